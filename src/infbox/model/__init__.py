@@ -1,0 +1,1 @@
+"""Models: where they come from, how they are fetched, and what makes a folder a model."""
