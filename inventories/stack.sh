@@ -1,0 +1,13 @@
+#!/bin/sh
+# The selected Pulumi stack's output `inventory` is the inventory. Ansible calls it with --list, or --host <name>.
+[ "$1" = --host ] && echo '{}' && exit
+cd "$(dirname "$0")/.." && pulumi stack output inventory --json 2>/dev/null && exit
+cat >&2 <<'MESSAGE'
+no Pulumi stack with hosts is selected
+
+hint: select one:            pulumi stack select dev32 && pulumi up
+      or this machine:       ./bootstrap.sh
+      or only a try:         make demo
+      or another inventory:  ansible-playbook -i inventories/presets.yml -i inventories/local.yml site.yml
+MESSAGE
+exit 1

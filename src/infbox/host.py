@@ -1,0 +1,128 @@
+"""One host of an Ansible run: whether it is in one preset, and whether its variables mean what they say.
+
+Called by `ansible/plugins/action/infbox_validate.py`, which brings the host's variables with their Jinja resolved;
+nothing here knows Ansible. Presets themselves are `infbox.preset`'s, declared variables `infbox.variables`'.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Set
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from infbox.preset import HIERARCHY, Hierarchy, load_hierarchy
+from infbox.variables import Problem, Variables
+
+PLAYBOOK = Path("ansible/site.yml")
+_GROUP_NAME = re.compile(r"\w+")
+# Set by Ansible itself or meant for it. Everything else in a host's variables was written by a person.
+MAGIC_PREFIXES = ("ansible_", "inventory_", "discovered_interpreter_", "molecule_", "role_", "play_", "__")
+MAGIC = frozenset(
+    {"environment", "group_names", "groups", "hostvars", "omit", "playbook_dir", "vars", "facts", "gather_subset"}
+)
+
+
+def is_magic(name: str) -> bool:
+    """Whether a variable is Ansible's own, not one that somebody set."""
+    return name in MAGIC or name.startswith(MAGIC_PREFIXES)
+
+
+def check_host(
+    variables: Variables,
+    host: str,
+    groups: Set[str],
+    values: Mapping[str, Any],
+    *,
+    unresolved: Set[str] = frozenset(),
+    defaulted: Set[str] = frozenset(),
+    origins: Mapping[str, str] | None = None,
+) -> list[Problem]:
+    """Every problem of one host.
+
+    Args:
+        variables: what the roles declare.
+        host: the host's name in the inventory.
+        groups: the groups it is in, `all` aside.
+        values: its variables, Ansible's own among them; the declared ones without Jinja.
+        unresolved: those whose Jinja needs what is known only later in the run; their names are checked alone.
+        defaulted: those that a role's defaults set.
+        origins: for a variable, the file and line where it was set.
+    """
+    hierarchy = load_hierarchy(variables.root)
+    origins = origins or {}
+    problems = check_membership(hierarchy, host, groups)
+    for name in sorted([*values, *unresolved]):
+        where = origins.get(name, "")
+        if is_magic(name):
+            continue
+        if name in variables.by_name:
+            found = [] if name in unresolved else variables.check(name, values[name], where)
+            problems += [_with_command_line_hint(problem, name) for problem in found]
+        elif variables.looks_misspelled(name):
+            problems.append(variables.unknown(name, where))
+    set_ = {*values, *unresolved, *defaulted}
+    return problems + check_required(variables, roles_of(variables.root, groups), set_, host)
+
+
+def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[Problem]:
+    """A host must be in one preset's group, and so in those above it."""
+    member_of = [name for name in hierarchy.names if name in groups]
+    every = ", ".join(hierarchy.names)
+    if not member_of:
+        hint = f"put it into the group of its preset in your inventory, one of {every}"
+        return [Problem(f"host `{host}` is in no preset's group", hint)]
+    chains = {name: hierarchy.chain(name) for name in member_of}
+    above = {parent for name in member_of for parent in chains[name][:-1]}
+    leaves = [name for name in member_of if name not in above]
+    if len(leaves) > 1:
+        names = " and ".join(f"`{name}`" for name in leaves)
+        hint = f"leave it in one of them; or make one build on the other in {HIERARCHY}"
+        return [Problem(f"host `{host}` is in the groups of unrelated presets, {names}", hint)]
+    if absent := [name for name in chains[leaves[0]] if name not in groups]:
+        message = f"host `{host}` is in `{leaves[0]}`, but not in `{absent[-1]}`, which that preset builds on"
+        return [Problem(message, f"name the hierarchy before your inventory: -i {HIERARCHY}")]
+    return []
+
+
+def check_required(variables: Variables, roles: Set[str], set_: Set[str], host: str) -> list[Problem]:
+    """Variables that a role of this host requires and nobody sets."""
+    return [
+        Problem(
+            f"host `{host}` has no `{variable.name}`, which role `{variable.role}` requires",
+            f"set it in the preset or the inventory: {variable.description}",
+        )
+        for variable in variables.by_name.values()
+        if variable.required and variable.role in roles and variable.name not in set_
+    ]
+
+
+def roles_of(root: Path, groups: Set[str]) -> set[str]:
+    """The roles that `ansible/site.yml` surely runs on a host of these groups.
+
+    Left out: roles with a `when`, and plays whose `hosts` is more than names of groups. Their required variables
+    are Ansible's to miss, when it comes to them.
+    """
+    path = root / PLAYBOOK
+    if not path.is_file():
+        return set()
+    plays = cast(list[dict[str, Any]], yaml.safe_load(path.read_text()) or [])
+    roles: set[str] = set()
+    for play in plays:
+        hosts: str | list[str] = play.get("hosts", [])
+        patterns = {part.strip() for part in (hosts.replace(",", ":").split(":") if isinstance(hosts, str) else hosts)}
+        if all(map(_GROUP_NAME.fullmatch, patterns)) and patterns & {"all", *groups}:
+            roles |= _unconditional(play.get("roles", []))
+    return roles
+
+
+def _unconditional(entries: Iterable[str | dict[str, Any]]) -> set[str]:
+    named = [{"role": entry} if isinstance(entry, str) else entry for entry in entries]
+    return {str(entry.get("role", entry.get("name"))) for entry in named if "when" not in entry}
+
+
+def _with_command_line_hint(problem: Problem, name: str) -> Problem:
+    """`-e name=8192` gives a string, whatever it looks like: say how to write another type there."""
+    if problem.where != "-e" or "without quotes" not in problem.hint:
+        return problem
+    return Problem(problem.message, f"""write JSON: -e '{{"{name}": value}}'""", problem.where)
