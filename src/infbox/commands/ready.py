@@ -1,0 +1,77 @@
+"""`infbox ready`: wait until a service works. Units run it as ExecStartPost=, so it imports little and says little."""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+from infbox.engine_probe import Ask, RefusedError, ask_over, explanation, generate_over
+from infbox.errors import NotReadyError
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 1.0
+REPORT_SECONDS = 15.0
+UNITS = {"engine": "infbox-vllm", "gateway": "infbox-gateway"}
+
+
+def register(commands: Any) -> None:
+    """Add `ready` to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser("ready", help="wait until a service works")
+    parser.add_argument(
+        "service", choices=sorted(UNITS), help="engine: it generates a token; gateway: GET /ready is 200"
+    )
+    parser.add_argument("--socket", metavar="FILE", required=True, help="the unix socket that the service listens on")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, required=True, help="how long to wait in all")
+    parser.add_argument("--model", metavar="NAME", help="engine: the model to ask (default: the first it serves)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Wait for the service that was asked for."""
+    socket_path: str = options.socket
+    model: str | None = options.model
+
+    def ask_engine(seconds: float) -> None:
+        generate_over(socket_path, model, seconds)
+
+    def ask_gateway(seconds: float) -> None:
+        answer = ask_over(socket_path, Ask("GET", "/ready"), seconds)
+        if answer.status != 200:
+            raise NotReadyError(f"/ready answered {answer.status} {explanation(answer)}")
+
+    attempt = ask_engine if options.service == "engine" else ask_gateway
+    wait_until(
+        attempt, f"{options.service} on {socket_path}", options.timeout, f"journalctl -u {UNITS[options.service]} -n 50"
+    )
+
+
+def wait_until(
+    attempt: Callable[[float], None],
+    what: str,
+    timeout: float,
+    hint: str,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Call `attempt(seconds left)` until it raises no NotReadyError, for `timeout` seconds at most.
+
+    Raises:
+        NotReadyError: with the last error, when the time is up; at once when the service refused for good.
+    """
+    start = reported = clock()
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return attempt(max(start + timeout - clock(), 1.0))
+        except RefusedError as fault:
+            raise NotReadyError(fault.message, hint) from None
+        except NotReadyError as fault:
+            last = fault.message
+        now = clock()
+        if now + pause > start + timeout:
+            raise NotReadyError(f"{what} is not ready after {now - start:.0f} s: {last}", hint)
+        if now - reported >= REPORT_SECONDS:
+            reported = now
+            print(f"waiting for {what}: last error: {last}", flush=True)
+        sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
