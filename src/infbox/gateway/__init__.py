@@ -1,1 +1,16 @@
-"""The gateway: the one door from clients to the engine."""
+"""The gateway: the one door from clients to the engine.
+
+Where things are::
+
+    server.py      the program `infbox-gateway`: socket, systemd, uvicorn
+    settings.py    what it reads from its environment
+    app.py         the ASGI application: what happens to a request, in order
+    allowlist.py   which requests exist at all
+    auth.py        whose key a request carries
+    bodies.py      what may be in a client's JSON, and what the engine gets of it
+    engine.py      the client to the engine's socket
+    relay.py       an answer of the engine on its way to the client, byte by byte
+    readiness.py   whether the engine generates
+    access_log.py  one line a request
+    refusal.py     errors in OpenAI's format
+"""

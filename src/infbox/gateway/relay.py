@@ -1,0 +1,134 @@
+"""An answer of the engine on its way to the client: byte by byte, and never a cut answer that looks whole.
+
+A stream of events that ends without `[DONE]` gets an error event at its end. Any other body that is cut leaves the
+response unfinished, at which uvicorn closes the connection without the terminating chunk: a transport error.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+from starlette.types import Receive, Send
+
+from infbox.gateway.bodies import ClientGoneError
+from infbox.gateway.engine import Engine, broken
+from infbox.gateway.refusal import SERVER_ERROR, error_json
+
+PASSED_HEADERS = ("content-type", "cache-control", "retry-after")
+CUT_MESSAGE = "The engine's answer broke off before it was complete."
+CUT_EVENT = b"data: " + error_json(CUT_MESSAGE, "engine_stream_cut", SERVER_ERROR) + b"\n\n"
+DONE = b"data: [DONE]"
+TAIL_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request to the engine, and the id under which both journals can find it."""
+
+    method: str
+    path: str
+    body: bytes | None
+    engine_request_id: str
+    client_request_id: str
+
+
+class EventTail:
+    """The last bytes of a stream of events: enough to tell a complete one from a cut one."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.failed = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take note of a chunk."""
+        self._tail = (self._tail + chunk)[-TAIL_BYTES:] if len(chunk) < TAIL_BYTES else chunk[-TAIL_BYTES:]
+        # vLLM reports a failure inside a stream as an event of its own, in one write, and then says [DONE].
+        self.failed = self.failed or chunk.startswith(b'data: {"error"')
+
+    @property
+    def done(self) -> bool:
+        """Whether the last event was `[DONE]`. Text that a model wrote cannot look so: JSON escapes its newlines."""
+        text = self._tail.rstrip(b"\r\n")
+        return text == DONE or text.endswith((b"\n" + DONE, b"\r" + DONE))
+
+    @property
+    def within_event(self) -> bool:
+        """Whether an event has begun and not ended."""
+        return bool(self._tail) and not self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+
+async def relay(engine: Engine, question: Question, receive: Receive, send: Send, generated: Callable[[], None]) -> str:
+    """Ask the engine and pass its answer on; returns the outcome in a word or two, "" when all went well.
+
+    `generated` is called whenever the engine has shown that it generates.
+
+    Raises:
+        Refusal: the engine gave no answer that could be passed on; nothing was sent yet.
+        ClientGoneError: the client closed its connection; the engine's was closed at once.
+    """
+    answer = asyncio.create_task(_answer(engine, question, send, generated))
+    gone = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise ClientGoneError
+    finally:
+        answer.cancel()
+        gone.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _answer(engine: Engine, question: Question, send: Send, generated: Callable[[], None]) -> str:
+    headers = {"x-request-id": question.engine_request_id}
+    async with engine.request(question.method, question.path, question.body, headers) as response:
+        content_type = response.headers.get("content-type", "")
+        if response.status >= 300 and not content_type.startswith("application/json"):
+            raise broken(f"The engine answered {response.status} without an explanation.")
+        events = content_type.startswith("text/event-stream")
+        fields = [(name, response.headers[name]) for name in PASSED_HEADERS if name in response.headers]
+        if not events and response.content_length is not None:
+            fields.append(("content-length", str(response.content_length)))
+        fields.append(("x-request-id", question.client_request_id))
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in fields]
+        await send({"type": "http.response.start", "status": response.status, "headers": raw})
+        if events:
+            return await _pass_events(response, send, generated)
+        return await _pass_body(response, question, send, generated)
+
+
+async def _pass_events(response: aiohttp.ClientResponse, send: Send, generated: Callable[[], None]) -> str:
+    tail = EventTail()
+    try:
+        async for chunk in response.content.iter_any():
+            tail.feed(chunk)
+            if not tail.failed:
+                generated()
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except aiohttp.ClientError:
+        pass  # what counts is how far the stream came
+    last = b"" if tail.done else (b"\n\n" if tail.within_event else b"") + CUT_EVENT
+    await send({"type": "http.response.body", "body": last})
+    if not tail.done:
+        return "engine cut"
+    return "engine error" if tail.failed else ""
+
+
+async def _pass_body(
+    response: aiohttp.ClientResponse, question: Question, send: Send, generated: Callable[[], None]
+) -> str:
+    try:
+        async for chunk in response.content.iter_any():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except aiohttp.ClientError:
+        return "engine cut"  # and the response stays unfinished
+    await send({"type": "http.response.body", "body": b""})
+    if response.status == 200 and question.method == "POST":
+        generated()
+    return ""
