@@ -1,9 +1,10 @@
 #!/bin/sh
-# The selected Pulumi stack's output `inventory` is the inventory. Ansible calls it with --list, or --host <name>.
+# The selected Pulumi stack's output `inventory` is the inventory. Ansible calls this with --list, or --host NAME.
 [ "$1" = --host ] && echo '{}' && exit
-cd "$(dirname "$0")/.." && pulumi stack output inventory --json 2>/dev/null && exit
+cd "$(dirname "$0")/.." && pulumi stack output inventory --json --non-interactive </dev/null && exit
 cat >&2 <<'MESSAGE'
-no Pulumi stack with hosts is selected
+
+error: no Pulumi stack with hosts is selected
 
 hint: select one:            pulumi stack select dev32 && pulumi up
       or this machine:       ./bootstrap.sh

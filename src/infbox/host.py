@@ -4,18 +4,12 @@ Called by `ansible/plugins/action/infbox_validate.py`, which brings the host's v
 nothing here knows Ansible. Presets themselves are `infbox.preset`'s, declared variables `infbox.variables`'.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Set
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping, Set
+from typing import Any
 
-import yaml
-
-from infbox.preset import HIERARCHY, Hierarchy, load_hierarchy
+from infbox.preset import HIERARCHY, Hierarchy, check_required, load_hierarchy, roles_of
 from infbox.variables import Problem, Variables
 
-PLAYBOOK = Path("ansible/site.yml")
-_GROUP_NAME = re.compile(r"\w+")
 # Set by Ansible itself or meant for it. Everything else in a host's variables was written by a person.
 MAGIC_PREFIXES = ("ansible_", "inventory_", "discovered_interpreter_", "molecule_", "role_", "play_", "__")
 MAGIC = frozenset(
@@ -62,7 +56,7 @@ def check_host(
         elif variables.looks_misspelled(name):
             problems.append(variables.unknown(name, where))
     set_ = {*values, *unresolved, *defaulted}
-    return problems + check_required(variables, roles_of(variables.root, groups), set_, host)
+    return problems + check_required(variables, roles_of(variables.root, groups), set_, f"host `{host}`")
 
 
 def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[Problem]:
@@ -83,42 +77,6 @@ def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[
         message = f"host `{host}` is in `{leaves[0]}`, but not in `{absent[-1]}`, which that preset builds on"
         return [Problem(message, f"name the hierarchy before your inventory: -i {HIERARCHY}")]
     return []
-
-
-def check_required(variables: Variables, roles: Set[str], set_: Set[str], host: str) -> list[Problem]:
-    """Variables that a role of this host requires and nobody sets."""
-    return [
-        Problem(
-            f"host `{host}` has no `{variable.name}`, which role `{variable.role}` requires",
-            f"set it in the preset or the inventory: {variable.description}",
-        )
-        for variable in variables.by_name.values()
-        if variable.required and variable.role in roles and variable.name not in set_
-    ]
-
-
-def roles_of(root: Path, groups: Set[str]) -> set[str]:
-    """The roles that `ansible/site.yml` surely runs on a host of these groups.
-
-    Left out: roles with a `when`, and plays whose `hosts` is more than names of groups. Their required variables
-    are Ansible's to miss, when it comes to them.
-    """
-    path = root / PLAYBOOK
-    if not path.is_file():
-        return set()
-    plays = cast(list[dict[str, Any]], yaml.safe_load(path.read_text()) or [])
-    roles: set[str] = set()
-    for play in plays:
-        hosts: str | list[str] = play.get("hosts", [])
-        patterns = {part.strip() for part in (hosts.replace(",", ":").split(":") if isinstance(hosts, str) else hosts)}
-        if all(map(_GROUP_NAME.fullmatch, patterns)) and patterns & {"all", *groups}:
-            roles |= _unconditional(play.get("roles", []))
-    return roles
-
-
-def _unconditional(entries: Iterable[str | dict[str, Any]]) -> set[str]:
-    named = [{"role": entry} if isinstance(entry, str) else entry for entry in entries]
-    return {str(entry.get("role", entry.get("name"))) for entry in named if "when" not in entry}
 
 
 def _with_command_line_hint(problem: Problem, name: str) -> Problem:

@@ -9,10 +9,12 @@ checked by `infbox.host`. Every function takes the checkout's root, the folder t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+import yaml
 
 from infbox.errors import PresetError
 from infbox.strict_yaml import Document, read_mapping
@@ -20,6 +22,8 @@ from infbox.variables import Problem, Variables, jinja_in, load_variables, neare
 
 HIERARCHY = Path("inventories/presets.yml")
 GROUP_VARS = Path("inventories/group_vars")
+PLAYBOOK = Path("ansible/site.yml")
+_GROUP_NAME = re.compile(r"\w+")
 # What Ansible takes for a group's name without a warning, and Pulumi for a stack's.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 CHECK = "infbox preset check"
@@ -48,6 +52,12 @@ class Hierarchy:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.parents)
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The presets that none builds on; one above may leave a value to those below it."""
+        above = {parent for parents in self.parents.values() for parent in parents}
+        return tuple(name for name in self.parents if name not in above)
 
     def depth(self, name: str) -> int:
         """The longest way up to a preset without a parent, which has depth 0."""
@@ -150,13 +160,16 @@ def check_presets(root: Path, name: str | None = None) -> list[Problem]:
     hierarchy = load_hierarchy(root)
     variables = load_variables(root)
     if name is not None:
-        return _check_chain(root, hierarchy.chain(known_name(hierarchy, name)), variables)
+        chain = hierarchy.chain(known_name(hierarchy, name))
+        return _check_chain(root, chain, variables) or _check_complete(root, chain, variables)
     problems = _check_folder(root, hierarchy)
     for each in hierarchy.names:
         problems += check_file(root, preset_file(each), variables)
     for path in common_files(root):
         problems += check_file(root, path.relative_to(root), variables, jinja=True)
-    return problems
+    if problems:  # what is missing may be what is misspelled
+        return problems
+    return [problem for leaf in hierarchy.leaves for problem in _check_complete(root, hierarchy.chain(leaf), variables)]
 
 
 def common_files(root: Path) -> list[Path]:
@@ -173,6 +186,42 @@ def check_file(root: Path, file: Path, variables: Variables, *, jinja: bool = Fa
     except PresetError as fault:
         return [Problem(fault.message.replace(f"{root}/", ""), fault.hint)]
     return _check_document(document, file, variables, jinja=jinja)
+
+
+def check_required(variables: Variables, roles: Set[str], set_: Set[str], who: str) -> list[Problem]:
+    """Variables that one of `roles` requires and nobody sets; `who` lacks them."""
+    return [
+        Problem(
+            f"{who} has no `{variable.name}`, which role `{variable.role}` requires",
+            f"set it in the preset or the inventory: {variable.description}",
+        )
+        for variable in variables.by_name.values()
+        if variable.required and variable.role in roles and variable.name not in set_
+    ]
+
+
+def roles_of(root: Path, groups: Set[str]) -> set[str]:
+    """The roles that `ansible/site.yml` surely runs on a host of these groups and `all`.
+
+    Left out: roles with a `when`, and plays whose `hosts` is more than names of groups. Their required variables
+    are Ansible's to miss, when it comes to them.
+    """
+    path = root / PLAYBOOK
+    if not path.is_file():
+        return set()
+    plays = cast(list[dict[str, Any]], yaml.safe_load(path.read_text()) or [])
+    roles: set[str] = set()
+    for play in plays:
+        hosts: str | list[str] = play.get("hosts", [])
+        patterns = {part.strip() for part in (hosts.replace(",", ":").split(":") if isinstance(hosts, str) else hosts)}
+        if all(map(_GROUP_NAME.fullmatch, patterns)) and patterns & {"all", *groups}:
+            roles |= _unconditional(play.get("roles", []))
+    return roles
+
+
+def _unconditional(entries: Iterable[str | dict[str, Any]]) -> set[str]:
+    named = [{"role": entry} if isinstance(entry, str) else entry for entry in entries]
+    return {str(entry.get("role", entry.get("name"))) for entry in named if "when" not in entry}
 
 
 def _check_document(document: Document, file: Path, variables: Variables, *, jinja: bool) -> list[Problem]:
@@ -192,6 +241,23 @@ def _check_document(document: Document, file: Path, variables: Variables, *, jin
 
 def _check_chain(root: Path, chain: tuple[str, ...], variables: Variables) -> list[Problem]:
     return [problem for name in chain for problem in check_file(root, preset_file(name), variables)]
+
+
+def _check_complete(root: Path, chain: tuple[str, ...], variables: Variables) -> list[Problem]:
+    """What the roles require and neither the chain nor `group_vars/all` nor a role's defaults set."""
+    files = [
+        *root.glob("roles/*/defaults/main.yml"),
+        *common_files(root),
+        *(root / preset_file(name) for name in chain),
+    ]
+    set_ = {name for path in files for name in _top_level_names(path)}
+    return check_required(variables, roles_of(root, set(chain)), set_, f"the preset `{chain[-1]}`")
+
+
+def _top_level_names(path: Path) -> set[str]:
+    """The keys of a file, whatever tags and templates its values have."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType]
+    return {str(key.value) for key, _ in node.value} if isinstance(node, yaml.MappingNode) else set()
 
 
 def _check_folder(root: Path, hierarchy: Hierarchy) -> list[Problem]:

@@ -33,10 +33,10 @@ def read_mapping(path: Path, *, aliases: bool = False) -> Document:
         PresetError: the file cannot be read, or is not such a mapping; says which line.
     """
     text = _read_text(path)
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if node is None:
+        if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
             raise PresetError(f"{path} is empty", f"write its values, or {{}} for none, or remove it: rm {path}")
         if not isinstance(node, yaml.MappingNode):
             raise PresetError(f"{path} is not a mapping of names to values", "write lines of the form `name: value`")
@@ -46,8 +46,6 @@ def read_mapping(path: Path, *, aliases: bool = False) -> Document:
         raise PresetError(f"{path} is not plain YAML: {_describe(fault)}", "mend the line, then try again") from fault
     except (RecursionError, ValueError) as fault:  # ValueError: a date such as 2024-99-99
         raise PresetError(f"{path} is not plain YAML: {fault}", "quote the value, or nest it less") from fault
-    finally:
-        loader.dispose()
     for key in values:
         if not isinstance(key, str):
             raise PresetError(f"{path} has the key {key!r}, which is no variable's name", "put the name in quotes")

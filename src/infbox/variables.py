@@ -153,8 +153,12 @@ class Variables:
     def nearest(self, name: str) -> str | None:
         """The declared name most like `name`, if any is like it at all."""
         role = self.role_of(name)
-        same_role = [known for known, variable in self.by_name.items() if variable.role == role]
-        return nearest_name(name, self.by_name, cutoff=0.8) or nearest_name(name, same_role, cutoff=0.7)
+        if role is None:
+            return nearest_name(name, self.by_name, cutoff=0.8)
+        # The prefix is right, and would make all of the role's names alike: compare what follows it.
+        rests = [known[len(role) :] for known, variable in self.by_name.items() if variable.role == role]
+        nearest = nearest_name(name[len(role) :], rests, cutoff=0.7)
+        return f"{role}{nearest}" if nearest else nearest_name(name, self.by_name, cutoff=0.85)
 
     def looks_misspelled(self, name: str) -> bool:
         """Whether an undeclared name was surely meant for a role: by its prefix, or by a slip of the finger."""
