@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infbox.host import check_membership
+from infbox.host import check_host, check_membership
 from infbox.preset import Hierarchy, load_preset
+from infbox.variables import Variable, Variables
 from test_preset import checkout
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -21,7 +22,7 @@ LAYERS = """\
 all:
   children:
     cpu: {children: {mybox: {children: {deep: {}}}, zeta: {}}}
-    quiet: {children: {mybox: {}, zeta: {}}}
+    quiet: {children: {mybox: {}, zeta: {}, deep: {}}}
 """
 
 
@@ -110,6 +111,15 @@ def test_a_host_is_in_one_preset_and_in_those_above_it(groups: set[str], said: s
 def test_a_host_outside_the_hierarchy_is_told_to_name_it() -> None:
     (problem,) = check_membership(HIERARCHY, "box", {"mybox"})
     assert "-i inventories/presets.yml" in problem.hint
+
+
+def test_ansibles_own_names_are_not_taken_for_misspelled_ones(tmp_path: Path) -> None:
+    root = checkout(tmp_path, {"cpu": "{}"}, "all: {children: {cpu: {}}}")
+    near = Variable("play_host", role="play", type="str", description="")
+    values = {"play_hosts": ["box"], "group_names": ["cpu"], "ansible_host": "x", "__play_probe": 1}
+    assert check_host(Variables(root, {"play_host": near}), "box", {"cpu"}, values) == []
+    (problem,) = check_host(Variables(root, {"play_host": near}), "box", {"cpu"}, {"plays_host": 1})
+    assert problem.hint == "did you mean `play_host`?"
 
 
 # --- the validation, run by Ansible
