@@ -27,7 +27,7 @@ class KeyRing:
         self._path = path
         self._clock = clock
         self._checked = float("-inf")
-        self._state: tuple[int, int, int] | None = None
+        self._state: tuple[int, ...] | None = None
         self._keys: tuple[Key, ...] | None = None
         self._said = ""
 
@@ -39,7 +39,7 @@ class KeyRing:
         self._checked = now
         try:
             seen = os.stat(self._path)
-            state = (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+            state = (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_size)
             if state == self._state:
                 return
         except OSError:

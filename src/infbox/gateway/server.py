@@ -50,11 +50,13 @@ def main() -> int:
         print(f"error: {fault}", file=sys.stderr)
         return 1
     raise_file_limit()
-    NotifyingServer(_config(settings), settings.notify_socket).run(sockets=[listener])
+    NotifyingServer(make_config(settings), settings.notify_socket).run(sockets=[listener])
     return 0
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def make_config(settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the gateway."""
+
     async def alive() -> None:
         notify(settings.notify_socket, "WATCHDOG=1")
 
