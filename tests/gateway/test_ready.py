@@ -106,6 +106,6 @@ def test_while_it_waits_it_says_so_every_fifteen_seconds(capsys):
     def fail(_: float) -> None:
         raise NotReadyError("loading weights")
 
-    with pytest.raises(NotReadyError, match="the engine is not ready after 6. s: loading weights"):
+    with pytest.raises(NotReadyError, match=r"the engine is not ready after 6\d s: loading weights"):
         wait_until(fail, "the engine", 61, "look", clock=lambda: now, sleep=sleep)
     assert capsys.readouterr().out == "waiting for the engine: last error: loading weights\n" * 3

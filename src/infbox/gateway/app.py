@@ -96,13 +96,14 @@ class Gateway:
         record.key = key.name
         if route.template == allowlist.MODEL:
             return await self._model(route.model, send)
-        body = None
-        if allowlist.METHODS[route.template] == "POST":
-            request = parse_object(await read_body(headers, receive, self._settings.max_body_bytes))
-            body = engine_body(request, key.tenant)
-        question = _question(route.template, body, headers)
+        question = _question(route.template, headers)
+        if question.method == "POST":
+            question.body = await self._body(headers, receive, key.tenant)
         record.outcome = await relay(self._engine, question, receive, send, self._readiness.token_seen)
         return None
+
+    async def _body(self, headers: Headers, receive: Receive, tenant: str) -> bytes:
+        return engine_body(parse_object(await read_body(headers, receive, self._settings.max_body_bytes)), tenant)
 
     async def _ready(self, send: Send) -> None:
         reason = await self._readiness.reason()
@@ -123,10 +124,10 @@ class Gateway:
         raise Refusal(404, "model_not_found", f"There is no model {name!r} here. GET /v1/models lists them.")
 
 
-def _question(path: str, body: bytes | None, headers: Headers) -> Question:
+def _question(path: str, headers: Headers) -> Question:
     """The engine files requests by id and must never see one twice, so a client's own id gets a suffix."""
     unique = uuid.uuid4().hex
     offered = headers.get("x-request-id", "")
     if not REQUEST_ID.fullmatch(offered):
-        return Question(allowlist.METHODS[path], path, body, unique, unique)
-    return Question(allowlist.METHODS[path], path, body, f"{offered}-{unique[:12]}", offered)
+        return Question(allowlist.METHODS[path], path, unique, unique)
+    return Question(allowlist.METHODS[path], path, f"{offered}-{unique[:12]}", offered)

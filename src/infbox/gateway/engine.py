@@ -59,6 +59,7 @@ class Engine:
             raise unavailable() from None
         except aiohttp.ClientError:
             raise broken("The engine closed the connection before it answered.") from None
+        del body  # sent; see Question.take_body
         try:
             yield response
         finally:

@@ -22,15 +22,20 @@ DONE = b"data: [DONE]"
 TAIL_BYTES = 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class Question:
-    """A request to the engine, and the id under which both journals can find it."""
+    """A request to the engine, and the ids that it has there and for the client."""
 
     method: str
     path: str
-    body: bytes | None
     engine_request_id: str
     client_request_id: str
+    body: bytes | None = None
+
+    def take_body(self) -> bytes | None:
+        """The body, let go of: a long prompt must not stay in memory for as long as its answer streams."""
+        body, self.body = self.body, None
+        return body
 
 
 class EventTail:
@@ -87,7 +92,7 @@ async def _gone(receive: Receive) -> None:
 
 async def _answer(engine: Engine, question: Question, send: Send, generated: Callable[[], None]) -> str:
     headers = {"x-request-id": question.engine_request_id}
-    async with engine.request(question.method, question.path, question.body, headers) as response:
+    async with engine.request(question.method, question.path, question.take_body(), headers) as response:
         content_type = response.headers.get("content-type", "")
         if response.status >= 300 and not content_type.startswith("application/json"):
             raise broken(f"The engine answered {response.status} without an explanation.")
