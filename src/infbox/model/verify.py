@@ -80,7 +80,7 @@ def _check_weights(folder: Path, names: set[str]) -> None:
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{folder / INDEX} has no `weight_map`", REFETCH)
     for tensor, name in cast(dict[str, Any], weight_map).items():
-        if name not in held:
+        if not isinstance(name, str) or name not in held:
             raise ModelError(f"{folder / INDEX} names {name!r}, which is not in the folder", REFETCH)
         if tensor not in held[name]:
             raise ModelError(f"{folder / name} lacks the tensor {tensor!r}, which {INDEX} says it holds", REFETCH)
