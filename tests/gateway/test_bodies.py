@@ -7,18 +7,21 @@ import pytest
 from gateway_box import Box
 from scripted_engine import ScriptedEngine
 
-from infbox.gateway.bodies import GATEWAY_FIELDS
-
 
 async def test_the_gateways_fields_are_taken_out_and_the_salt_is_the_tenant(box: Box, engine: ScriptedEngine):
-    sent = {field: {"prompt_token_ids": [1]} for field in GATEWAY_FIELDS} | {
-        "model": "m",
-        "prompt": [1, 2, 3],
-        "seed": 7,
+    theirs = {"model": "m", "prompt": [1, 2, 3], "seed": 7}
+    ours = {
+        "kv_transfer_params": {"prompt_token_ids": [1]},
+        "ec_transfer_params": {"x": 1},
+        "vllm_xargs": {"kv_transfer_params": "x"},
+        "cache_salt": "team-b",
+        "priority": -1,
+        "request_id": "r",
+        "session_id": "s",
     }
-    async with box.client.post("/v1/completions", json=sent, headers=box.authorized) as answer:
+    async with box.client.post("/v1/completions", json={**ours, **theirs}, headers=box.authorized) as answer:
         assert answer.status == 200
-    assert engine.exchanges[0].json == {"model": "m", "prompt": [1, 2, 3], "seed": 7, "cache_salt": "team-a"}
+    assert engine.exchanges[0].json == {**theirs, "cache_salt": "team-a"}
 
 
 async def test_a_field_given_twice_does_not_slip_through(box: Box, engine: ScriptedEngine):

@@ -2,7 +2,8 @@
 
 Where things are::
 
-    server.py      the program `infbox-gateway`: socket, systemd, uvicorn
+    server.py      the program `infbox-gateway`: how uvicorn serves it
+    systemd.py     the socket it listens on, and what systemd is told
     settings.py    what it reads from its environment
     app.py         the ASGI application: what happens to a request, in order
     allowlist.py   which requests exist at all
