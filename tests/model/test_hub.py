@@ -214,6 +214,14 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(
     assert "hf_secret" not in written
 
 
+def test_a_token_of_whoever_runs_it_is_not_sent(
+    settings: ModelSettings, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_personal")
+    fetch(settings)
+    assert hub.seen_tokens == {"hub": {""}, "cdn": {""}}
+
+
 def test_a_wrong_token_is_told_as_one(settings: ModelSettings, hub: FakeHub, tmp_path: Path) -> None:
     hub.token = "hf_secret"
     (tmp_path / "hub-token").write_text("hf_other")
