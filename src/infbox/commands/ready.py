@@ -1,6 +1,7 @@
 """`infbox ready`: wait until a service works. Units run it as ExecStartPost=, so it imports little and says little."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--socket", metavar="FILE", required=True, help="the unix socket that the service listens on")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, required=True, help="how long to wait in all")
+    parser.add_argument("--pid", type=int, help="the service's process: its end ends the waiting")
     parser.add_argument("--model", metavar="NAME", help="engine: the model to ask (default: the first it serves)")
     parser.set_defaults(run=run)
 
@@ -31,6 +33,12 @@ def run(options: argparse.Namespace) -> None:
     socket_path: str = options.socket
     model: str | None = options.model
 
+    def check_alive() -> None:
+        try:
+            os.kill(options.pid, 0)
+        except OSError:
+            raise RefusedError(f"the process of {options.service} ended before it was ready") from None
+
     def ask_engine(seconds: float) -> None:
         generate_over(socket_path, model, seconds)
 
@@ -39,7 +47,11 @@ def run(options: argparse.Namespace) -> None:
         if answer.status != 200:
             raise NotReadyError(f"/ready answered {answer.status} {explanation(answer)}")
 
-    attempt = ask_engine if options.service == "engine" else ask_gateway
+    def attempt(seconds: float) -> None:
+        if options.pid:
+            check_alive()
+        (ask_engine if options.service == "engine" else ask_gateway)(seconds)
+
     wait_until(
         attempt, f"{options.service} on {socket_path}", options.timeout, f"journalctl -u {UNITS[options.service]} -n 50"
     )

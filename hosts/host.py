@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+"""Real systemd hosts in podman containers: what `make demo` and molecule converge.
+
+    hosts/host.py up NAME [--suite bookworm]   make and start a host; prints how to reach it as JSON
+    hosts/host.py down NAME [NAME ...]         remove hosts, their networks and keys
+    hosts/host.py clean                        remove the images and all that podman keeps for us
+
+The machine needs root and Debian or Ubuntu; missing packages are installed. Everything lives in
+`$INFBOX_CACHE` (default ~/.cache/infbox), apart from the user's own podman. Hosts are not privileged:
+`layer/host-init` says how a container becomes a machine. Only the standard library is needed.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("INFBOX_CACHE") or Path.home() / ".cache" / "infbox")
+STATE = CACHE / "hosts"
+UV_CACHE = CACHE / "uv"
+CA_FOLDER = Path("/usr/local/share/ca-certificates")
+NEEDED = ["podman", "netavark", "aardvark-dns", "iptables", "mmdebstrap", "openssh-client", "ca-certificates"]
+# What a server has after an ordinary installation, and no more: the roles bring the rest.
+IN_HOST = (
+    "systemd,systemd-sysv,dbus,libpam-systemd,libnss-systemd,python3,python3-apt,openssh-server,sudo,"
+    "iproute2,ca-certificates,procps,kmod,udev,gpg"
+)
+HOST_OPTIONS = [
+    "--systemd=always",
+    "--cgroupns=private",
+    "--cap-add=all",
+    "--cap-drop=SYS_TIME",
+    "--cap-drop=SYS_MODULE",
+    "--cap-drop=SYS_RAWIO",
+    "--security-opt=seccomp=unconfined",
+    "--security-opt=unmask=ALL",
+    "--device-cgroup-rule=c 5:1 rwm",
+]
+
+
+class HostError(Exception):
+    """A host cannot be had; the text says what to do."""
+
+
+def run(*command: str, capture: bool = False, check: bool = True, text_in: str | None = None) -> str:
+    """Run a program; its output is returned, or with `capture=False` goes to stderr."""
+    done = subprocess.run(
+        command, text=True, input=text_in, stdout=subprocess.PIPE, stderr=None if not capture else subprocess.PIPE
+    )
+    if check and done.returncode:
+        said = (done.stderr or done.stdout or "").strip()
+        raise HostError(f"`{' '.join(command[:6])} …` failed with status {done.returncode}\n{said}")
+    return done.stdout.strip()
+
+
+def podman(*arguments: str, check: bool = True, text_in: str | None = None) -> str:
+    """Run podman on our own storage."""
+    return run("podman", *arguments, capture=True, check=check, text_in=text_in)
+
+
+def os_release() -> dict[str, str]:
+    """/etc/os-release as a dictionary."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines) if value}
+
+
+def prepare_machine() -> None:
+    """Install what hosts need and write podman's settings, kept apart from the user's."""
+    if os.geteuid() != 0:
+        raise HostError("making a host needs root.\n\nhint: run it with sudo, or as root")
+    if not shutil.which("apt-get"):
+        raise HostError(
+            "hosts are made from Debian or Ubuntu packages, and this machine has no apt-get.\n\n"
+            "hint: provision a Debian or Ubuntu server with ./bootstrap.sh instead"
+        )
+    # crun refuses the hybrid cgroup hierarchy (v1 controllers with a v2 `unified` beside them).
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    needed = NEEDED if unified else [*NEEDED, "runc"]
+    installed = subprocess.run(["dpkg", "-s", *needed], capture_output=True).returncode == 0
+    if not installed:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *needed]):
+            done = subprocess.run(["apt-get", "-qq", *command], env=environment, stdout=subprocess.DEVNULL)
+            if done.returncode:
+                raise HostError(f"`apt-get {command[0]}` failed.\n\nhint: read its message above; try it by hand")
+    STATE.mkdir(parents=True, exist_ok=True)
+    UV_CACHE.mkdir(parents=True, exist_ok=True)
+    # No more than this machine grants us; podman itself goes down to 32,768 processes.
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    processes = 32768 if hard == resource.RLIM_INFINITY else min(hard, 32768)
+    engine = 'events_logger = "file"\n'
+    if not unified:
+        engine += 'runtime = "runc"\n'
+    if Path("/proc/1/comm").read_text().strip() != "systemd":
+        engine += 'cgroup_manager = "cgroupfs"\n'
+    (STATE / "containers.conf").write_text(
+        f'[containers]\ndefault_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]\npids_limit = 0\n'
+        f'[engine]\n{engine}[network]\nnetwork_backend = "netavark"\n'
+    )
+    (STATE / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{STATE}/graph"\nrunroot = "{STATE}/run"\n'
+    )
+    os.environ.update(CONTAINERS_CONF=f"{STATE}/containers.conf", CONTAINERS_STORAGE_CONF=f"{STATE}/storage.conf")
+
+
+def mirrors(suite: str, sources: Path) -> None:
+    """Write an apt source for `suite` from the mirrors that this machine itself uses."""
+    release = os_release()
+    targets = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages",
+                  capture=True)  # fmt: skip
+    own = release.get("VERSION_CODENAME", "")
+    found: dict[str, str] = {}
+    for line in targets.splitlines():
+        uri, name, component = line.split()
+        if component == "main" and name in (own, f"{own}-updates", f"{own}-security"):
+            found.setdefault(name.removeprefix(own), uri)
+    if "" not in found:
+        raise HostError(
+            f"apt has no source for this machine's own release {own!r}.\n\nhint: run `apt-get update` first"
+        )
+    components = "main universe" if release.get("ID") == "ubuntu" else "main"
+    sources.write_text("".join(f"deb {uri} {suite}{pocket} {components}\n" for pocket, uri in found.items()))
+
+
+def image(suite: str) -> str:
+    """The name of the image of `suite`, made if it is not there yet; its tag is a hash of all that goes into it."""
+    content = hashlib.sha256(f"{suite} {IN_HOST}".encode())
+    authorities = sorted(CA_FOLDER.glob("*.crt"))
+    for path in [*sorted((HERE / "layer").iterdir()), *authorities]:
+        content.update(path.read_bytes())
+    name = f"localhost/infbox-host:{suite}-{content.hexdigest()[:12]}"
+    if subprocess.run(["podman", "image", "exists", name]).returncode == 0:
+        return name
+    print(f"making the root filesystem of {suite} (once, a minute or two)", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=STATE) as folder:
+        work = Path(folder)
+        work.chmod(0o755)  # mmdebstrap drops to the user _apt in here
+        mirrors(suite, work / "sources.list")
+        run(
+            "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={IN_HOST}",
+            "--aptopt=Acquire::Languages none", "--dpkgopt=force-unsafe-io",
+            "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+            "--customize-hook=rm -f $1/etc/ssh/ssh_host_*; : >$1/etc/machine-id",
+            "--customize-hook=mv $1/etc/apt/sources.list.d/0000*.list $1/etc/apt/sources.list",
+            suite, str(work / "root.tar"), str(work / "sources.list"), capture=True,
+        )  # fmt: skip
+        podman("import", "--quiet", str(work / "root.tar"), f"{name}-root")
+        shutil.copytree(HERE / "layer", work / "layer")
+        (work / "layer" / "ca").mkdir()
+        for path in authorities:
+            shutil.copy(path, work / "layer" / "ca")
+        podman("build", "--quiet", "--pull=never", f"--build-arg=BASE={name}-root", "--tag", name, str(work / "layer"))
+    return name
+
+
+def local_package_folders() -> list[str]:
+    """Folders that this machine's pip takes packages from (a mirror on disk): a host sees them at the same place."""
+    said = run(sys.executable, "-m", "pip", "config", "list", capture=True, check=False)
+    words = [word.strip("'\"").removeprefix("file://") for line in said.splitlines() if "find-links" in line
+             for word in line.partition("=")[2].split()]  # fmt: skip
+    return sorted({word for word in words if word.startswith("/") and Path(word).is_dir()})
+
+
+def exists(name: str) -> bool:
+    """Whether there is a host of this name, running or not."""
+    return subprocess.run(["podman", "container", "exists", name]).returncode == 0
+
+
+def up(name: str, suite: str, folder: Path) -> dict[str, object]:
+    """Start host `name` (made if it is not there), wait until it takes SSH logins, and return how to reach it."""
+    prepare_machine()
+    key = folder / "id_ed25519"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not key.exists():
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key))
+    shared = local_package_folders()
+    if not exists(name):
+        tag = image(suite)
+        if subprocess.run(["podman", "network", "exists", name]).returncode:
+            podman("network", "create", name)
+        volumes = [f"--volume={path}:{path}:ro" for path in shared]
+        # /dev/shm as large as on a machine of its own; podman's 64 MB are too small for an engine.
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        podman("run", "--detach", f"--shm-size={memory // 2}b", f"--name={name}", f"--hostname={name}", f"--network={name}", *HOST_OPTIONS,
+               f"--volume={UV_CACHE}:/var/cache/infbox/uv", *volumes, "--pull=never", tag)  # fmt: skip
+    elif podman("inspect", "--format", "{{.State.Running}}", name) != "true":
+        podman("start", name)
+    wait_until_booted(name)
+    podman("exec", "--interactive", name, "sh", "-c", "umask 077; mkdir -p /root/.ssh; cat >/root/.ssh/authorized_keys",
+           text_in=key.with_suffix(".pub").read_text())  # fmt: skip
+    address = podman("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
+    known = folder / "known_hosts"
+    wait_for_ssh(address, known)
+    return {"name": name, "address": address, "user": "root", "port": 22, "identity_file": str(key),
+            "known_hosts": str(known), "package_folders": shared}  # fmt: skip
+
+
+def wait_until_booted(name: str, seconds: float = 60) -> None:
+    """Until systemd says that the host is up."""
+    state, end = "", time.monotonic() + seconds
+    while time.monotonic() < end:
+        state = podman("exec", name, "systemctl", "is-system-running", check=False)
+        if state in ("running", "degraded"):
+            return
+        time.sleep(0.3)
+    raise HostError(
+        f"host {name} did not boot in {seconds:.0f} s; systemd says {state!r}.\n\n"
+        f"hint: look at it with `CONTAINERS_STORAGE_CONF={STATE}/storage.conf podman logs {name}`"
+    )
+
+
+def wait_for_ssh(address: str, known_hosts: Path, seconds: float = 30) -> None:
+    """Until sshd answers; its host key is written down, so that every later connection is checked."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        keys = run("ssh-keyscan", "-T", "2", "-t", "ed25519", address, capture=True, check=False)
+        if keys:
+            known_hosts.write_text(keys + "\n")
+            return
+        time.sleep(0.3)
+    raise HostError(
+        f"host at {address} does not answer on port 22 within {seconds:.0f} s.\n\nhint: is a firewall in between?"
+    )
+
+
+def down(name: str) -> None:
+    """Remove a host and its network; nothing happens to one that is not there."""
+    if not (STATE / "storage.conf").exists() or not shutil.which("podman"):
+        return
+    prepare_machine()
+    podman("rm", "--force", "--volumes", "--time=3", "--ignore", name)
+    if subprocess.run(["podman", "network", "exists", name]).returncode == 0:
+        podman("network", "rm", "--force", name)
+
+
+def clean() -> None:
+    """Remove every host image and what podman keeps for us. Hosts must be down."""
+    if (STATE / "storage.conf").exists() and shutil.which("podman"):
+        prepare_machine()
+        podman("system", "reset", "--force", check=False)
+    shutil.rmtree(STATE, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("up", help="make and start a host")
+    command.add_argument("name")
+    command.add_argument(
+        "--suite", default=os_release().get("VERSION_CODENAME"), help="release (default: this machine's)"
+    )
+    command.add_argument("--folder", type=Path, required=True, help="where its SSH key and host key go")
+    command = commands.add_parser("down", help="remove hosts")
+    command.add_argument("names", nargs="+")
+    commands.add_parser("clean", help="remove the images")
+    options = parser.parse_args()
+    try:
+        if options.command == "up":
+            print(json.dumps(up(options.name, options.suite, options.folder.absolute()), indent=2))
+        elif options.command == "down":
+            for name in options.names:
+                down(name)
+        else:
+            clean()
+    except HostError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
