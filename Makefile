@@ -1,22 +1,46 @@
 # infbox. `make` alone shows what there is.
 PYTHON ?= python3
 PRESET ?= cpu
+SEED ?= 0
 UV = .build/uv/bin/uv
-SOURCES = requirements/dev.txt pyproject.toml
+COMPILE = UV_SYSTEM_CERTS=true UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal \
+	--python-version 3.11 --generate-hashes
+SCRIPTS = bootstrap.sh inventories/stack.sh hosts/setup.sh hosts/layer/host-init .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint unit soak lock clean
+.PHONY: help setup demo demo-down test lint unit box molecule bootstrap-test soak lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.complete ## make .venv: the infbox command, Ansible, Pulumi's SDK, the test tools
-
-.venv/.complete: $(SOURCES) hosts/setup.sh
+setup: ## make .venv: the infbox command, Ansible, Pulumi's SDK, the test tools
 	@PYTHON=$(PYTHON) hosts/setup.sh requirements/dev.txt
 
-demo: ## make a box on this machine and ask it a question
+demo: ## make a box on this machine and ask it a question (PRESET=cpu)
 	@$(PYTHON) hosts/demo.py up --preset $(PRESET)
 
 demo-down: ## remove that box
 	@$(PYTHON) hosts/demo.py down
+
+test: ## everything that has to hold, from linters to real boxes; about 20 minutes, downloads apart
+	@$(PYTHON) tests/run.py
+
+lint: setup ## the linters and the type checker alone
+	@.venv/bin/python tests/run.py lint
+
+unit: setup ## the tests that need no box
+	@.venv/bin/python tests/run.py unit
+
+soak: ## hours of random faults under load against the demo's box (SEED=0)
+	@$(PYTHON) hosts/demo.py up
+	@.venv/bin/python -m pytest tests/box -m soak --seed $(SEED)
+
+lock: setup ## lock the dependencies anew
+	$(COMPILE) pyproject.toml -o requirements/box.txt
+	$(COMPILE) --group operate pyproject.toml -o requirements/operate.txt
+	$(COMPILE) --group operate --group provision --group test pyproject.toml -o requirements/dev.txt
+	cd roles/vllm/files/cpu && $(COMPILE:.build%=../../../../.build%) pyproject.toml -o requirements.txt
+
+clean: demo-down ## remove what make made here: environments, images, downloads
+	@$(PYTHON) hosts/host.py clean
+	rm -rf .venv .build

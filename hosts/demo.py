@@ -38,15 +38,9 @@ def stage(name: str) -> None:
     seconds.append((name, time.monotonic()))
 
 
-def ssh_command(box: dict[str, object]) -> list[str]:
-    """What logs into the box as root."""
-    return ["ssh", "-i", str(box["identity_file"]), "-o", f"UserKnownHostsFile={box['known_hosts']}",
-            "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", f"{box['user']}@{box['address']}"]  # fmt: skip
-
-
 def on_box(box: dict[str, object], *command: str) -> str:
     """Run a command on the box and return what it says."""
-    return host.run(*ssh_command(box), shlex.join(command), capture=True)
+    return host.run(*host.ssh_command(box), shlex.join(command), capture=True)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -59,16 +53,7 @@ def write_private(path: Path, text: str) -> None:
 def write_inventory(box: dict[str, object], preset: str) -> Path:
     """The inventory of one box; JSON is YAML."""
     path = DEMO / "inventory.yml"
-    variables = {
-        "ansible_host": box["address"],
-        "ansible_user": box["user"],
-        "ansible_ssh_private_key_file": box["identity_file"],
-        "ansible_ssh_common_args": f"-o UserKnownHostsFile={box['known_hosts']} -o IdentitiesOnly=yes",
-    }
-    if box["package_folders"]:
-        # Wheels that this machine's pip finds in folders on disk, torch's CPU build among them where pip has it there.
-        variables |= {"infbox_package_find_links": box["package_folders"], "vllm_torch_index_url": ""}
-    path.write_text(json.dumps({preset: {"hosts": {box["name"]: variables}}}, indent=2) + "\n")
+    path.write_text(json.dumps({preset: {"hosts": {box["name"]: host.inventory_variables(box)}}}, indent=2) + "\n")
     return path
 
 
@@ -102,7 +87,7 @@ def up(preset: str) -> None:
     if subprocess.run(playbook, cwd=ROOT).returncode:
         raise host.HostError(
             "the playbook stopped; its message stands above.\n\n"
-            f"hint: look at the box with `{shlex.join(ssh_command(box))}`, then run `make demo` again"
+            f"hint: look at the box with `{shlex.join(host.ssh_command(box))}`, then run `make demo` again"
         )
     stage(f"asked through TLS, from outside the box: {QUESTION}")
     ca_file, key_file = DEMO / "ca.crt", DEMO / "api_key"
@@ -120,7 +105,7 @@ def up(preset: str) -> None:
         "ca_file": str(ca_file),
         "api_key": api_key,
         "model": model,
-        "ssh": shlex.join(ssh_command(box)),
+        "ssh": shlex.join(host.ssh_command(box)),
     }
     write_private(DEMO / "box.json", json.dumps(facts, indent=2) + "\n")
     report(start, facts, key_file)

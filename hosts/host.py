@@ -190,8 +190,10 @@ def up(name: str, suite: str, folder: Path) -> dict[str, object]:
         volumes = [f"--volume={path}:{path}:ro" for path in shared]
         # /dev/shm as large as on a machine of its own; podman's 64 MB are too small for an engine.
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        podman("run", "--detach", f"--shm-size={memory // 2}b", f"--name={name}", f"--hostname={name}", f"--network={name}", *HOST_OPTIONS,
-               f"--volume={UV_CACHE}:/var/cache/infbox/uv", *volumes, "--pull=never", tag)  # fmt: skip
+        podman(
+            "run", "--detach", f"--name={name}", f"--hostname={name}", f"--network={name}", *HOST_OPTIONS,
+            f"--shm-size={memory // 2}b", f"--volume={UV_CACHE}:/var/cache/infbox/uv", *volumes, "--pull=never", tag,
+        )  # fmt: skip
     elif podman("inspect", "--format", "{{.State.Running}}", name) != "true":
         podman("start", name)
     wait_until_booted(name)
@@ -202,6 +204,29 @@ def up(name: str, suite: str, folder: Path) -> dict[str, object]:
     wait_for_ssh(address, known)
     return {"name": name, "address": address, "user": "root", "port": 22, "identity_file": str(key),
             "known_hosts": str(known), "package_folders": shared}  # fmt: skip
+
+
+def ssh_command(facts: dict[str, object]) -> list[str]:
+    """What logs into the host as root."""
+    return ["ssh", "-i", str(facts["identity_file"]), "-o", f"UserKnownHostsFile={facts['known_hosts']}",
+            "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", f"{facts['user']}@{facts['address']}"]  # fmt: skip
+
+
+def package_variables(facts: dict[str, object]) -> dict[str, object]:
+    """Role variables with which a host takes packages from where this machine's pip finds them on disk."""
+    folders = facts["package_folders"]
+    # torch's CPU build is among them where pip has it there, so its public index is not asked.
+    return {"infbox_package_find_links": folders, "vllm_torch_index_url": ""} if folders else {}
+
+
+def inventory_variables(facts: dict[str, object]) -> dict[str, object]:
+    """A host's variables in an Ansible inventory."""
+    return {
+        "ansible_host": facts["address"],
+        "ansible_user": facts["user"],
+        "ansible_ssh_private_key_file": facts["identity_file"],
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={facts['known_hosts']} -o IdentitiesOnly=yes",
+    } | package_variables(facts)
 
 
 def wait_until_booted(name: str, seconds: float = 60) -> None:
