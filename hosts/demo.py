@@ -50,13 +50,6 @@ def write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def write_inventory(box: dict[str, object], preset: str) -> Path:
-    """The inventory of one box; JSON is YAML."""
-    path = DEMO / "inventory.yml"
-    path.write_text(json.dumps({preset: {"hosts": {box["name"]: host.inventory_variables(box)}}}, indent=2) + "\n")
-    return path
-
-
 class Endpoint:
     """The box as a client sees it: over TLS, checked against the box's own authority."""
 
@@ -82,7 +75,7 @@ def up(preset: str) -> None:
     DEMO.mkdir(mode=0o700, exist_ok=True)
     box = host.up(NAME, host.os_release()["VERSION_CODENAME"], DEMO)
     stage(f"site.yml with preset {preset}")
-    inventory = write_inventory(box, preset)
+    inventory = host.write_inventory(DEMO / "inventory.yml", box, preset)
     playbook = [".venv/bin/ansible-playbook", "-i", "inventories/presets.yml", "-i", str(inventory), "site.yml"]
     if subprocess.run(playbook, cwd=ROOT).returncode:
         raise host.HostError(

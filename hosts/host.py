@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Real systemd hosts in podman containers: what `make demo` and molecule converge.
 
-    hosts/host.py up NAME [--suite bookworm]   make and start a host; prints how to reach it as JSON
+    hosts/host.py up NAME [--suite bookworm]   make and start a host; prints how to reach it as JSON,
+                                               with --inventory writes it down for Ansible
     hosts/host.py down NAME [NAME ...]         remove hosts, their networks and keys
     hosts/host.py clean                        remove the images and all that podman keeps for us
 
@@ -229,6 +230,21 @@ def inventory_variables(facts: dict[str, object]) -> dict[str, object]:
     } | package_variables(facts)
 
 
+def write_inventory(path: Path, box: dict[str, object], group: str) -> Path:
+    """The inventory of one host, in its preset's group; JSON is YAML."""
+    variables = {
+        "ansible_host": box["address"],
+        "ansible_user": box["user"],
+        "ansible_ssh_private_key_file": box["identity_file"],
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={box['known_hosts']} -o IdentitiesOnly=yes",
+    }
+    if box["package_folders"]:
+        # Wheels that this machine's pip finds in folders on disk, torch's CPU build among them where pip has it there.
+        variables |= {"infbox_package_find_links": box["package_folders"], "vllm_torch_index_url": ""}
+    path.write_text(json.dumps({group: {"hosts": {box["name"]: variables}}}, indent=2) + "\n")
+    return path
+
+
 def wait_until_booted(name: str, seconds: float = 60) -> None:
     """Until systemd says that the host is up."""
     state, end = "", time.monotonic() + seconds
@@ -284,13 +300,18 @@ def main() -> int:
         "--suite", default=os_release().get("VERSION_CODENAME"), help="release (default: this machine's)"
     )
     command.add_argument("--folder", type=Path, required=True, help="where its SSH key and host key go")
+    command.add_argument("--inventory", type=Path, help="where an inventory of it goes")
+    command.add_argument("--group", default="cpu", help="its preset's group in that inventory")
     command = commands.add_parser("down", help="remove hosts")
     command.add_argument("names", nargs="+")
     commands.add_parser("clean", help="remove the images")
     options = parser.parse_args()
     try:
         if options.command == "up":
-            print(json.dumps(up(options.name, options.suite, options.folder.absolute()), indent=2))
+            box = up(options.name, options.suite, options.folder.absolute())
+            if options.inventory:
+                write_inventory(options.inventory, box, options.group)
+            print(json.dumps(box, indent=2))
         elif options.command == "down":
             for name in options.names:
                 down(name)
