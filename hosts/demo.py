@@ -115,11 +115,10 @@ def report(start: float, facts: dict[str, str], key_file: Path) -> None:
     body = json.dumps(
         {"model": facts["model"], "messages": [{"role": "user", "content": "Write a haiku about caches."}]}
     )
-    print(
-        f"The API key is in {os.path.relpath(key_file)}; all of it for scripts: {os.path.relpath(DEMO / 'box.json')}. Try:\n"
-    )
+    key, box = os.path.relpath(key_file), os.path.relpath(DEMO / "box.json")
+    print(f"The API key is in {key}; all of it for scripts: {box}. Try:\n")
     print(f"curl --cacert {ca_file} {facts['url']}/v1/chat/completions \\")
-    print(f"  -H \"Authorization: Bearer $(cat {os.path.relpath(key_file)})\" -H 'Content-Type: application/json' \\")
+    print(f"  -H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' \\")
     print(f"  -d '{body}'\n")
     print(f"The box itself: {facts['ssh']}\nGone again: make demo-down")
 

@@ -165,9 +165,10 @@ def image(suite: str) -> str:
 
 def local_package_folders() -> list[str]:
     """Folders that this machine's pip takes packages from (a mirror on disk): a host sees them at the same place."""
-    said = run(sys.executable, "-m", "pip", "config", "list", capture=True, check=False)
-    words = [word.strip("'\"").removeprefix("file://") for line in said.splitlines() if "find-links" in line
-             for word in line.partition("=")[2].split()]  # fmt: skip
+    pip = shutil.which("pip3") or shutil.which("pip")
+    said = run(pip, "config", "list", capture=True, check=False) if pip else ""
+    settings = [line.partition("=")[2].strip("'\"") for line in said.splitlines() if "find-links" in line]
+    words = [word.removeprefix("file://") for setting in settings for word in setting.split()]
     return sorted({word for word in words if word.startswith("/") and Path(word).is_dir()})
 
 
