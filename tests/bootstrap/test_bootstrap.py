@@ -86,4 +86,6 @@ def test_a_bare_server_becomes_a_box_that_answers(server: Server) -> None:
 def test_a_second_run_changes_nothing(server: Server) -> None:
     done = server.run("./bootstrap.sh", *server.options)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    changed = [task for task in done.stdout.split("\nTASK ") if "\nchanged:" in task]
+    assert not changed, "\n".join(changed)
     assert "changed=0" in done.stdout
