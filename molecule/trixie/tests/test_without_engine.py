@@ -1,0 +1,25 @@
+"""A box whose engine is not there says so, over TLS, to those who may ask."""
+
+import json
+from typing import Any
+
+
+def test_a_right_key_is_told_that_the_engine_is_away(host: Any) -> None:
+    command = "curl --silent --cacert /etc/infbox/ca.crt --write-out '\\n%{http_code}' https://localhost/v1/models"
+    key = "Authorization: Bearer $(cat /etc/infbox/keys/default.key)"
+    body, _, status = host.check_output(f'{command} --header "{key}"').rpartition("\n")
+    assert status == "503"
+    assert json.loads(body)["error"]["code"] == "engine_unavailable"
+
+
+def test_the_gateway_is_alive_and_not_ready(host: Any) -> None:
+    command = (
+        "curl --silent --output /dev/null --cacert /etc/infbox/ca.crt --write-out '%{http_code}' https://localhost"
+    )
+    assert host.check_output(f"{command}/health") == "200"
+    assert host.check_output(f"{command}/ready") == "503"
+
+
+def test_the_host_is_the_second_release(host: Any) -> None:
+    assert host.system_info.codename == "trixie"
+    assert host.check_output("/opt/infbox/venv/bin/python -V").startswith("Python 3.13")
