@@ -17,7 +17,7 @@ CHECK_SECONDS = 1.0
 
 
 class KeyRing:
-    """The keys in force: the store's last good state, looked at again at most once a second.
+    """The keys in force: the store's last good state, looked at again once a second, and for a key that is not in it.
 
     A store that cannot be read keeps the keys that were in force, and is said once in the journal. Before there was
     any good state every request gets 503: a 401 would tell people that their good keys are bad.
@@ -32,27 +32,11 @@ class KeyRing:
         self._said = ""
 
     def refresh(self) -> None:
-        """Read the store again if it changed."""
+        """Read the store again if it changed, looking at it at most once a second."""
         now = self._clock()
-        if now - self._checked < CHECK_SECONDS:
-            return
-        self._checked = now
-        try:
-            seen = os.stat(self._path)
-            state = (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_size)
-            if state == self._state:
-                return
-        except OSError:
-            state = None  # read_keys finds the words for it
-        try:
-            self._keys = read_keys(self._path)
-        except KeyStoreError as fault:
-            self._state = None
-            self._say(fault)
-        else:
-            self._state = state
-            self._said = ""
-            logger.info("%d keys in force from %s", len(self._keys), self._path)
+        if now - self._checked >= CHECK_SECONDS:
+            self._checked = now
+            self._look()
 
     def authenticate(self, headers: Headers) -> Key:
         """The key that a request carries as `Authorization: Bearer …` or as `X-API-Key: …`.
@@ -72,8 +56,30 @@ class KeyRing:
             raise _unauthorized("missing_api_key", "No API key. Send it as 'Authorization: Bearer KEY'.")
         key = find(self._keys, presented.encode("latin-1"))
         if key is None:
+            # It may have been made a moment ago, and whoever made it tries it now.
+            self._look()
+            key = find(self._keys, presented.encode("latin-1"))
+        if key is None:
             raise _unauthorized("invalid_api_key", "This API key is not valid.")
         return key
+
+    def _look(self) -> None:
+        try:
+            seen = os.stat(self._path)
+            state = (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_size)
+            if state == self._state:
+                return
+        except OSError:
+            state = None  # read_keys finds the words for it
+        try:
+            self._keys = read_keys(self._path)
+        except KeyStoreError as fault:
+            self._state = None
+            self._say(fault)
+        else:
+            self._state = state
+            self._said = ""
+            logger.info("%d keys in force from %s", len(self._keys), self._path)
 
     def _say(self, fault: KeyStoreError) -> None:
         if fault.message != self._said:
