@@ -6,7 +6,7 @@ cat >&2 <<'MESSAGE'
 
 error: no Pulumi stack with hosts is selected
 
-hint: select one:            pulumi stack select dev32 && pulumi up
+hint: select one:            pulumi stack select NAME && pulumi up
       or this machine:       ./bootstrap.sh
       or only a try:         make demo
       or another inventory:  ansible-playbook -i inventories/presets.yml -i inventories/local.yml site.yml

@@ -254,7 +254,7 @@ def test_without_a_stack_the_script_says_which_command_selects_one(tmp_path: Pat
     done = stack(pulumi(tmp_path / "bin", f'echo "{fault}" >&2; exit 1'), "--list")
     assert (done.returncode, done.stdout) == (1, "")
     assert fault in done.stderr
-    for words in ("no Pulumi stack with hosts is selected", "hint: ", "pulumi stack select dev32", "./bootstrap.sh"):
+    for words in ("no Pulumi stack with hosts is selected", "hint: ", "pulumi stack select NAME", "./bootstrap.sh"):
         assert words in done.stderr
 
 
@@ -267,7 +267,7 @@ def test_without_pulumi_the_script_says_the_same(tmp_path: Path) -> None:
 def test_a_bare_playbook_run_shows_the_scripts_words_and_fails(tmp_path: Path) -> None:
     done = ansible(REPOSITORY, "ansible-playbook", "ansible/validate.yml", PATH=f"{BIN}:/usr/bin:/bin")
     assert done.returncode != 0
-    assert "pulumi stack select dev32" in done.stderr
+    assert "pulumi stack select NAME" in done.stderr
 
 
 def test_the_script_is_clean_in_shellchecks_eyes() -> None:
