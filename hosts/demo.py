@@ -69,6 +69,7 @@ class Endpoint:
 def up(preset: str) -> None:
     """Make the box and have it answer."""
     start = time.monotonic()
+    host.require_root()
     stage("this machine: .venv with Ansible and infbox")
     subprocess.run(["make", "--no-print-directory", "setup"], cwd=ROOT, check=True)
     stage("a bare host: Debian or Ubuntu with systemd, in a container")

@@ -73,10 +73,15 @@ def os_release() -> dict[str, str]:
     return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines) if value}
 
 
-def prepare_machine() -> None:
-    """Install what hosts need and write podman's settings, kept apart from the user's."""
+def require_root() -> None:
+    """Stop whoever cannot make hosts."""
     if os.geteuid() != 0:
         raise HostError("making a host needs root.\n\nhint: run it with sudo, or as root")
+
+
+def prepare_machine() -> None:
+    """Install what hosts need and write podman's settings, kept apart from the user's."""
+    require_root()
     if not shutil.which("apt-get"):
         raise HostError(
             "hosts are made from Debian or Ubuntu packages, and this machine has no apt-get.\n\n"
@@ -233,15 +238,7 @@ def inventory_variables(facts: dict[str, object]) -> dict[str, object]:
 
 def write_inventory(path: Path, box: dict[str, object], group: str) -> Path:
     """The inventory of one host, in its preset's group; JSON is YAML."""
-    variables = {
-        "ansible_host": box["address"],
-        "ansible_user": box["user"],
-        "ansible_ssh_private_key_file": box["identity_file"],
-        "ansible_ssh_common_args": f"-o UserKnownHostsFile={box['known_hosts']} -o IdentitiesOnly=yes",
-    }
-    if box["package_folders"]:
-        # Wheels that this machine's pip finds in folders on disk, torch's CPU build among them where pip has it there.
-        variables |= {"infbox_package_find_links": box["package_folders"], "vllm_torch_index_url": ""}
+    variables = inventory_variables(box)
     path.write_text(json.dumps({group: {"hosts": {box["name"]: variables}}}, indent=2) + "\n")
     return path
 
