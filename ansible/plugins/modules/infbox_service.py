@@ -2,9 +2,15 @@
 
 A unit is restarted when a file it was started with is newer than its start. Handlers are not used for that: a run
 that is killed between a changed file and its handler would leave the old service running for good.
+
+"Newer" errs towards a restart. A file's time is its last change of any kind (ctime), since packages and `cp -p` keep
+older dates; a unit's is the moment when it began to start, not when it was up. A clock that was set in between must
+hide nothing: see `started_at`.
 """
 
+import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -34,23 +40,44 @@ options:
 """
 
 PROPERTIES = ["LoadState", "ActiveState", "SubState", "Result", "Job", "NRestarts", "NeedDaemonReload", "UnitFileState",
-              "ActiveEnterTimestamp", "DropInPaths", "FragmentPath", "StateChangeTimestamp"]  # fmt: skip
+              "InactiveExitTimestamp", "InactiveExitTimestampMonotonic", "DropInPaths"]  # fmt: skip
+# The kernel gives files the time of its last tick, up to this much behind the clock.
+TICK_SECONDS = 0.01
 
 
 def show(module: AnsibleModule, unit: str) -> dict[str, str]:
-    """The unit's properties; times are seconds since the epoch."""
+    """The unit's properties."""
     out = module.run_command(
-        ["systemctl", "show", unit, "--timestamp=unix", *(f"--property={name}" for name in PROPERTIES)], check_rc=True
+        ["systemctl", "show", unit, "--timestamp=us+utc", *(f"--property={name}" for name in PROPERTIES)], check_rc=True
     )[1]
     return dict(line.partition("=")[::2] for line in out.splitlines())
 
 
-def modified(path: str) -> float:
-    """When the file was last written; a file that is missing was never written."""
+def started_at(state: dict[str, str]) -> float:
+    """When the unit last began to start, in seconds since the epoch; 0 if it never did.
+
+    By the clock of then, or by counting back from the clock of now, whichever is earlier: they differ where the clock
+    was set meanwhile, and the earlier one may cost a restart too many, but never one too few.
+    """
+    if not state["InactiveExitTimestamp"]:
+        return 0.0
+    written = datetime.strptime(state["InactiveExitTimestamp"], "%a %Y-%m-%d %H:%M:%S.%f UTC")
+    age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["InactiveExitTimestampMonotonic"]) / 1e6
+    return min(written.replace(tzinfo=UTC).timestamp(), time.time() - age) - TICK_SECONDS
+
+
+def changed_at(path: str) -> float:
+    """When a file last changed; one that is missing never did."""
     try:
-        return Path(path).stat().st_mtime
+        return Path(path).stat().st_ctime
     except OSError:
         return 0.0
+
+
+def date_anew(path: str) -> None:
+    """Bring a file from the future, where the clock once was, into the present: it would be newer than any start."""
+    if changed_at(path) > time.time():
+        os.utime(path)
 
 
 def begin(module: AnsibleModule, unit: str) -> None:
@@ -60,12 +87,14 @@ def begin(module: AnsibleModule, unit: str) -> None:
     state = show(module, unit)
     if module.check_mode and state["LoadState"] == "not-found":
         module.exit_json(changed=True)
-    if state["NeedDaemonReload"] == "yes" and not module.check_mode:
+    # The unit may have started by itself after its file changed, and still with what systemd had read before.
+    outdated = state["NeedDaemonReload"] == "yes"
+    if outdated and not module.check_mode:
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
         state = show(module, unit)
     files += state["DropInPaths"].split()
-    started = float(state["ActiveEnterTimestamp"].removeprefix("@") or 0)
-    stale = [path for path in files if modified(path) >= started + 1]  # systemd tells whole seconds
+    started = started_at(state)
+    stale = [path for path in files if changed_at(path) > started] or files[:1] * outdated
     running = state["ActiveState"] == "active"
     enabled = state["UnitFileState"] == "enabled"
     changed = not enabled or not running or bool(stale)
@@ -77,6 +106,8 @@ def begin(module: AnsibleModule, unit: str) -> None:
         if not enabled:
             module.run_command(["systemctl", "enable", unit], check_rc=True)
         if not running or stale:
+            for path in stale:
+                date_anew(path)
             module.run_command(["systemctl", "reset-failed", unit])
             module.run_command(["systemctl", "restart", "--no-block", unit], check_rc=True)
             time.sleep(0.2)
