@@ -276,7 +276,11 @@ def down(name: str) -> None:
     if not (STATE / "storage.conf").exists() or not shutil.which("podman"):
         return
     prepare_machine()
-    podman("rm", "--force", "--volumes", "--time=3", "--ignore", name)
+    # An engine frees gigabytes when it is killed, and podman waits for that for a few seconds only: it is asked again.
+    for last_try in (False, False, True):
+        podman("rm", "--force", "--volumes", "--time=5", "--ignore", name, check=last_try)
+        if not exists(name):
+            break
     if subprocess.run(["podman", "network", "exists", name]).returncode == 0:
         podman("network", "rm", "--force", name)
 
