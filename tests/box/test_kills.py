@@ -106,21 +106,19 @@ def test_a_restart_before_the_engine_lets_short_answers_finish_and_cuts_long_one
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_client_that_leaves_ends_the_engines_work(box: LiveBox, version: str):
-    aborted = 'finished_reason="abort"'
-    before = box.metric("vllm:request_success_total", aborted)
+    before = box.metric("vllm:generation_tokens_total")
     stream = Stream(box, version, PROMPT, **LONG).wait_for_text()
     assert box.metric("vllm:num_requests_running") == 1
     stream.leave()
     until(lambda: box.metric("vllm:num_requests_running") == 0, 30, "the engine drops what nobody waits for")
-    assert box.metric("vllm:request_success_total", aborted) == before + 1
+    assert box.metric("vllm:generation_tokens_total") - before < LONG["max_tokens"] / 2
 
 
 def test_a_client_that_leaves_during_a_long_prefill_ends_the_engines_work(box: LiveBox):
-    aborted = 'finished_reason="abort"'
-    before = box.metric("vllm:request_success_total", aborted)
+    before = box.metric("vllm:generation_tokens_total")
     stream = Stream(box, "h2", "Of lighthouses and keepers. " * 900, max_tokens=1500, ignore_eos=True)
     until(lambda: box.metric("vllm:num_requests_running") == 1, 30, "the prefill begins")
     assert stream.data == b"", "the prompt is too short for this test on this machine"
     stream.leave()
     until(lambda: box.metric("vllm:num_requests_running") == 0, 60, "the engine drops what nobody waits for")
-    assert box.metric("vllm:request_success_total", aborted) == before + 1
+    assert box.metric("vllm:generation_tokens_total") - before < 100

@@ -158,3 +158,29 @@ async def test_a_stream_under_way_keeps_the_box_ready(box: Box, engine: Scripted
         async with box.client.get("/ready") as ready:
             assert ready.status == 200
     await until(engine.exchanges[0].vanished.is_set)
+
+
+async def test_an_engine_that_has_failed_a_client_must_prove_itself_anew(box: Box, engine: ScriptedEngine):
+    async with box.chat() as answer:
+        await answer.read()
+    await engine.stop()
+    async with box.client.get("/ready") as answer:
+        assert answer.status == 200  # nobody has noticed yet
+    async with box.chat() as answer:
+        assert answer.status == 503
+    async with box.client.get("/ready") as answer:
+        assert answer.status == 503
+
+
+async def test_a_cut_stream_makes_the_engine_prove_itself_anew(box: Box, engine: ScriptedEngine):
+    async def cut(exchange: Exchange) -> None:
+        await exchange.events()
+        await exchange.chunk(event("Par"))
+        exchange.cut()
+
+    engine.script = cut
+    async with box.chat(stream=True) as answer:
+        assert b"engine_stream_cut" in await answer.read()
+    await engine.stop()
+    async with box.client.get("/ready") as answer:
+        assert answer.status == 503

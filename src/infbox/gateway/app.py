@@ -18,7 +18,7 @@ from infbox.gateway.bodies import ClientGoneError, engine_body, parse_object, re
 from infbox.gateway.engine import Engine, broken
 from infbox.gateway.readiness import Readiness
 from infbox.gateway.refusal import Refusal, send_json
-from infbox.gateway.relay import Question, relay
+from infbox.gateway.relay import CUT, Question, relay
 from infbox.gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,13 @@ class Gateway:
         question = _question(route.template, headers)
         if question.method == "POST":
             question.body = await self._body(headers, receive, key.tenant)
-        record.outcome = await relay(self._engine, question, receive, send, self._readiness.token_seen)
+        try:
+            record.outcome = await relay(self._engine, question, receive, send, self._readiness.token_seen)
+        except Refusal:
+            self._readiness.doubt()
+            raise
+        if record.outcome == CUT:
+            self._readiness.doubt()
         return None
 
     async def _body(self, headers: Headers, receive: Receive, tenant: str) -> bytes:

@@ -1,7 +1,7 @@
 """Whether the engine generates: the answer of GET /ready, made cheap enough to give to anyone.
 
 A probe is what `infbox.engine_probe` says it is. At most one runs at a time, its verdict is kept for a while, and any
-token generated for a client counts as one.
+token generated for a client counts as one, until the engine fails a client.
 """
 
 import asyncio
@@ -34,6 +34,10 @@ class Readiness:
     def token_seen(self) -> None:
         """The engine generated something."""
         self._last_token = self._clock()
+
+    def doubt(self) -> None:
+        """The engine failed a client: tokens seen before prove nothing any more."""
+        self._last_token = float("-inf")
 
     async def reason(self) -> str:
         """Why the engine is not ready, in words for anyone; "" when it is."""

@@ -20,6 +20,7 @@ CUT_MESSAGE = "The engine's answer broke off before it was complete."
 CUT_EVENT = b"data: " + error_json(CUT_MESSAGE, "engine_stream_cut", SERVER_ERROR) + b"\n\n"
 DONE = b"data: [DONE]"
 TAIL_BYTES = 32
+CUT = "engine cut"  # the outcome of an answer that the engine did not finish
 
 
 @dataclass
@@ -121,7 +122,7 @@ async def _pass_events(response: aiohttp.ClientResponse, send: Send, generated: 
     last = b"" if tail.done else (b"\n\n" if tail.within_event else b"") + CUT_EVENT
     await send({"type": "http.response.body", "body": last})
     if not tail.done:
-        return "engine cut"
+        return CUT
     return "engine error" if tail.failed else ""
 
 
@@ -132,7 +133,7 @@ async def _pass_body(
         async for chunk in response.content.iter_any():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except aiohttp.ClientError:
-        return "engine cut"  # and the response stays unfinished
+        return CUT  # and the response stays unfinished
     await send({"type": "http.response.body", "body": b""})
     if response.status == 200 and question.method == "POST":
         generated()
