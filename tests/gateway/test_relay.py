@@ -125,6 +125,30 @@ async def test_a_stream_that_was_complete_is_not_called_cut_when_only_its_last_c
     assert got == whole
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_stream_in_which_the_engine_reports_a_failure_does_not_say_that_it_is_done(
+    box: Box, engine: ScriptedEngine, together: bool
+):
+    failure = b'data: {"error": {"message": "EngineCore encountered an issue.", "code": 500}}\n\n'
+
+    async def fail(exchange: Exchange) -> None:
+        await exchange.events()
+        if together:
+            await exchange.chunk(event("Par") + failure + b"data: [DONE]\n\n")
+        else:
+            for piece in (event("Par"), failure[:9], failure[9:], b"data: [DONE]\n\n"):
+                await exchange.chunk(piece)
+                await asyncio.sleep(0.05)
+        await exchange.end()
+
+    engine.script = fail
+    async with box.chat(stream=True) as answer:
+        got = await answer.read()
+    assert got.startswith(event("Par") + failure)
+    assert b"[DONE]" not in got
+    assert b"engine_stream_cut" not in got
+
+
 @pytest.mark.parametrize("framing", [{"content_length": "100"}, {"transfer_encoding": "chunked"}])
 async def test_another_body_that_is_cut_is_a_transport_error(box: Box, engine: ScriptedEngine, framing: dict[str, str]):
     async def cut(exchange: Exchange) -> None:

@@ -18,7 +18,7 @@ from infbox.gateway.bodies import ClientGoneError, engine_body, parse_object, re
 from infbox.gateway.engine import Engine, broken
 from infbox.gateway.readiness import Readiness
 from infbox.gateway.refusal import Refusal, send_json
-from infbox.gateway.relay import CUT, Question, relay
+from infbox.gateway.relay import Question, relay
 from infbox.gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Gateway:
         except Refusal:
             self._readiness.doubt()
             raise
-        if record.outcome == CUT:
+        if record.outcome:
             self._readiness.doubt()
         return None
 

@@ -1,7 +1,8 @@
 """An answer of the engine on its way to the client: byte by byte, and never a cut answer that looks whole.
 
-A stream of events that ends without `[DONE]` gets an error event at its end. Any other body that is cut leaves the
-response unfinished, at which uvicorn closes the connection without the terminating chunk: a transport error.
+A stream of events that ends without `[DONE]` gets an error event at its end, and one that holds an error event has no
+`[DONE]`. Any other body that is cut leaves the response unfinished, at which uvicorn closes the connection without the
+terminating chunk: a transport error.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ PASSED_HEADERS = ("content-type", "cache-control", "retry-after")
 CUT_MESSAGE = "The engine's answer broke off before it was complete."
 CUT_EVENT = b"data: " + error_json(CUT_MESSAGE, "engine_stream_cut", SERVER_ERROR) + b"\n\n"
 DONE = b"data: [DONE]"
+ERROR_EVENT = b'data: {"error"'
 TAIL_BYTES = 32
 CUT = "engine cut"  # the outcome of an answer that the engine did not finish
 
@@ -44,13 +46,12 @@ class EventTail:
 
     def __init__(self) -> None:
         self._tail = b""
-        self.failed = False
+        self.failed = False  # whether an event said so; text that a model wrote cannot: JSON escapes its quotes
 
     def feed(self, chunk: bytes) -> None:
         """Take note of a chunk."""
+        self.failed = self.failed or ERROR_EVENT in self._tail + chunk[:TAIL_BYTES] or ERROR_EVENT in chunk
         self._tail = (self._tail + chunk)[-TAIL_BYTES:] if len(chunk) < TAIL_BYTES else chunk[-TAIL_BYTES:]
-        # vLLM reports a failure inside a stream as an event of its own, in one write, and then says [DONE].
-        self.failed = self.failed or chunk.startswith(b'data: {"error"')
 
     @property
     def done(self) -> bool:
@@ -114,14 +115,18 @@ async def _pass_events(response: aiohttp.ClientResponse, send: Send, generated: 
     try:
         async for chunk in response.content.iter_any():
             tail.feed(chunk)
-            if not tail.failed:
+            if tail.failed:
+                # vLLM reports a failure inside a stream as an event, and then says [DONE] as if all were well.
+                chunk = chunk.replace(DONE, b": failed")
+            else:
                 generated()
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except aiohttp.ClientError:
         pass  # what counts is how far the stream came
-    last = b"" if tail.done else (b"\n\n" if tail.within_event else b"") + CUT_EVENT
+    whole = tail.done or tail.failed
+    last = b"" if whole else (b"\n\n" if tail.within_event else b"") + CUT_EVENT
     await send({"type": "http.response.body", "body": last})
-    if not tail.done:
+    if not whole:
         return CUT
     return "engine error" if tail.failed else ""
 
