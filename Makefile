@@ -1,14 +1,13 @@
 # infbox. `make` alone shows what there is.
 PYTHON ?= python3
 PRESET ?= cpu
-SEED ?= 0
+OPERATIONS ?= 400
 UV = .build/uv/bin/uv
 COMPILE = UV_SYSTEM_CERTS=true UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes
-SCRIPTS = bootstrap.sh inventories/stack.sh hosts/setup.sh hosts/layer/host-init .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint unit box molecule bootstrap-test soak lock clean
+.PHONY: help setup demo demo-down test lint unit soak lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,9 +30,9 @@ lint: setup ## the linters and the type checker alone
 unit: setup ## the tests that need no box
 	@.venv/bin/python tests/run.py unit
 
-soak: ## hours of random faults under load against the demo's box (SEED=0)
-	@$(PYTHON) hosts/demo.py up
-	@.venv/bin/python -m pytest tests/box -m soak --seed $(SEED)
+soak: ## random faults under load against the demo's box (SEED=N repeats a run, OPERATIONS=400)
+	@$(PYTHON) hosts/demo.py up --preset $(PRESET)
+	@.venv/bin/python -m pytest tests/box -m soak -s --operations $(OPERATIONS) $(if $(SEED),--seed $(SEED))
 
 lock: setup ## lock the dependencies anew
 	$(COMPILE) pyproject.toml -o requirements/box.txt

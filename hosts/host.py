@@ -4,7 +4,7 @@
     hosts/host.py up NAME [--suite bookworm]   make and start a host; prints how to reach it as JSON,
                                                with --inventory writes it down for Ansible
     hosts/host.py down NAME [NAME ...]         remove hosts, their networks and keys
-    hosts/host.py clean                        remove the images and all that podman keeps for us
+    hosts/host.py clean                        remove every host, image and download
 
 The machine needs root and Debian or Ubuntu; missing packages are installed. Everything lives in
 `$INFBOX_CACHE` (default ~/.cache/infbox), apart from the user's own podman. Hosts are not privileged:
@@ -286,11 +286,12 @@ def down(name: str) -> None:
 
 
 def clean() -> None:
-    """Remove every host image and what podman keeps for us. Hosts must be down."""
+    """Remove every host, image and download."""
     if (STATE / "storage.conf").exists() and shutil.which("podman"):
         prepare_machine()
         podman("system", "reset", "--force", check=False)
-    shutil.rmtree(STATE, ignore_errors=True)
+    for folder in (STATE, UV_CACHE, CACHE / "test-wheels"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
@@ -306,7 +307,7 @@ def main() -> int:
     command.add_argument("--group", default="cpu", help="its preset's group in that inventory")
     command = commands.add_parser("down", help="remove hosts")
     command.add_argument("names", nargs="+")
-    commands.add_parser("clean", help="remove the images")
+    commands.add_parser("clean", help="remove every host, image and download")
     options = parser.parse_args()
     try:
         if options.command == "up":
