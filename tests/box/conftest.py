@@ -17,7 +17,7 @@ UNITS = ("infbox-caddy", "infbox-gateway", "infbox-vllm")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     # pytest reads options from this file only where tests/box is named on its command line.
-    parser.addoption("--box", default=".demo/box.json", help="the box's url, ca_file, api_key, model and ssh, as JSON")
+    parser.addoption("--box", help="the box's url, ca_file, api_key, model and ssh, as JSON (default: .demo/box.json)")
     parser.addoption("--seed", type=int, default=None, help="seed of the soak's random operations (default: random)")
     parser.addoption("--operations", type=int, default=400, help="operations of the long soak (default: %(default)s)")
 
@@ -26,10 +26,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: the long run of random faults under load; runs with -m soak alone")
 
 
+def _asked(config: pytest.Config) -> bool:
+    """Whether somebody named this folder, or a part of it."""
+    here = Path(__file__).parent
+    return any(here in (path, *path.parents) for path in (Path(arg.split("::")[0]).absolute() for arg in config.args))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    asked = config.getoption("box", None) is not None
+    asked = _asked(config)
     long_run = config.getoption("markexpr", "") == "soak"
     kept, left = [], []
     for item in items:
@@ -44,13 +50,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.getoption("box", None) is None and terminalreporter.stats.get("deselected"):
+    if not _asked(config) and terminalreporter.stats.get("deselected"):
         terminalreporter.write_line(f"not run: {HOW}")
 
 
 @pytest.fixture(scope="session")
 def box(pytestconfig: pytest.Config) -> LiveBox:
-    path = Path(pytestconfig.getoption("box"))
+    path = Path(pytestconfig.getoption("box") or ".demo/box.json")
     if not path.exists():
         pytest.exit(f"there is no {path}; {HOW}", returncode=4)
     return LiveBox.read(path)
