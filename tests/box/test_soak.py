@@ -9,7 +9,7 @@ from soak import Soak
 
 SLICE = [
     ("kill", "infbox-gateway"), ("kill", "infbox-caddy"), ("key", "infbox-gateway"), ("kill core", "infbox-vllm"),
-    ("restart", "infbox-gateway"), ("restart", "infbox-caddy"), ("key", "infbox-gateway"),
+    ("restart", "infbox-gateway"), ("restart", "infbox-caddy"),
 ]  # fmt: skip
 
 
