@@ -38,6 +38,8 @@ lock: setup ## lock the dependencies anew
 	$(COMPILE) pyproject.toml -o requirements/box.txt
 	$(COMPILE) --group operate pyproject.toml -o requirements/operate.txt
 	$(COMPILE) --group operate --group provision --group test pyproject.toml -o requirements/dev.txt
+	$(COMPILE) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) roles/caddy/files/caddy.in -o roles/caddy/files/caddy.txt
 	cd roles/vllm/files/cpu && $(COMPILE:.build%=../../../../.build%) pyproject.toml -o requirements.txt
 
 clean: demo-down ## remove what make made here: environments, images, downloads

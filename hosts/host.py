@@ -244,15 +244,15 @@ def write_inventory(path: Path, box: dict[str, object], group: str) -> Path:
 
 
 def wait_until_booted(name: str, seconds: float = 60) -> None:
-    """Until systemd says that the host is up."""
+    """Until sshd runs. A box that boots is not `running` for systemd before its engine has produced a token."""
     state, end = "", time.monotonic() + seconds
     while time.monotonic() < end:
-        state = podman("exec", name, "systemctl", "is-system-running", check=False)
-        if state in ("running", "degraded"):
+        state = podman("exec", name, "systemctl", "is-active", "ssh.service", check=False)
+        if state == "active":
             return
         time.sleep(0.3)
     raise HostError(
-        f"host {name} did not boot in {seconds:.0f} s; systemd says {state!r}.\n\n"
+        f"host {name} did not boot in {seconds:.0f} s; its SSH service is {state!r}.\n\n"
         f"hint: look at it with `CONTAINERS_STORAGE_CONF={STATE}/storage.conf podman logs {name}`"
     )
 
