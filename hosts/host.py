@@ -12,6 +12,8 @@ The machine needs root and Debian or Ubuntu; missing packages are installed. Eve
 """
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -79,9 +82,24 @@ def require_root() -> None:
         raise HostError("making a host needs root.\n\nhint: run it with sudo, or as root")
 
 
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Packages, images and hosts are made by one process, while others wait for it."""
+    require_root()
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def granted(limit: int, wanted: int) -> int:
+    """As much of what is wanted as this process may have."""
+    hard = resource.getrlimit(limit)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+
+
 def prepare_machine() -> None:
     """Install what hosts need and write podman's settings, kept apart from the user's."""
-    require_root()
     if not shutil.which("apt-get"):
         raise HostError(
             "hosts are made from Debian or Ubuntu packages, and this machine has no apt-get.\n\n"
@@ -100,9 +118,8 @@ def prepare_machine() -> None:
     STATE.mkdir(parents=True, exist_ok=True)
     UV_CACHE.mkdir(parents=True, exist_ok=True)
     # No more than this machine grants us; podman itself goes down to 32,768 processes.
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    processes = 32768 if hard == resource.RLIM_INFINITY else min(hard, 32768)
+    files = granted(resource.RLIMIT_NOFILE, 1048576)
+    processes = granted(resource.RLIMIT_NPROC, 32768)
     engine = 'events_logger = "file"\n'
     if not unified:
         engine += 'runtime = "runc"\n'
@@ -165,6 +182,9 @@ def image(suite: str) -> str:
         for path in authorities:
             shutil.copy(path, work / "layer" / "ca")
         podman("build", "--quiet", "--pull=never", f"--build-arg=BASE={name}-root", "--tag", name, str(work / "layer"))
+    for other in podman("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+        if other.startswith(f"localhost/infbox-host:{suite}-") and not other.startswith(name):
+            podman("rmi", other, check=False)  # one that a host still runs on stays
     return name
 
 
@@ -182,32 +202,37 @@ def exists(name: str) -> bool:
     return subprocess.run(["podman", "container", "exists", name]).returncode == 0
 
 
+def create(name: str, suite: str, shared: list[str]) -> None:
+    """Make host `name`: a network of its own, and a container that starts as a machine does."""
+    tag = image(suite)
+    if subprocess.run(["podman", "network", "exists", name]).returncode:
+        podman("network", "create", name)
+    volumes = [f"--volume={path}:{path}:ro" for path in shared]
+    # /dev/shm as large as on a machine of its own; podman's 64 MB are too small for an engine.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    podman(
+        "run", "--detach", f"--name={name}", f"--hostname={name}", f"--network={name}", *HOST_OPTIONS,
+        f"--shm-size={memory // 2}b", f"--volume={UV_CACHE}:/var/cache/infbox/uv", *volumes, "--pull=never", tag,
+    )  # fmt: skip
+
+
 def up(name: str, suite: str, folder: Path) -> dict[str, object]:
     """Start host `name` (made if it is not there), wait until it takes SSH logins, and return how to reach it."""
-    prepare_machine()
-    key = folder / "id_ed25519"
+    shared = local_package_folders()
+    with one_at_a_time():
+        prepare_machine()
+        if not exists(name):
+            create(name, suite, shared)
+        elif podman("inspect", "--format", "{{.State.Running}}", name) != "true":
+            podman("start", name)
+    key, known = folder / "id_ed25519", folder / "known_hosts"
     folder.mkdir(parents=True, exist_ok=True)
     if not key.exists():
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key))
-    shared = local_package_folders()
-    if not exists(name):
-        tag = image(suite)
-        if subprocess.run(["podman", "network", "exists", name]).returncode:
-            podman("network", "create", name)
-        volumes = [f"--volume={path}:{path}:ro" for path in shared]
-        # /dev/shm as large as on a machine of its own; podman's 64 MB are too small for an engine.
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        podman(
-            "run", "--detach", f"--name={name}", f"--hostname={name}", f"--network={name}", *HOST_OPTIONS,
-            f"--shm-size={memory // 2}b", f"--volume={UV_CACHE}:/var/cache/infbox/uv", *volumes, "--pull=never", tag,
-        )  # fmt: skip
-    elif podman("inspect", "--format", "{{.State.Running}}", name) != "true":
-        podman("start", name)
     wait_until_booted(name)
     podman("exec", "--interactive", name, "sh", "-c", "umask 077; mkdir -p /root/.ssh; cat >/root/.ssh/authorized_keys",
            text_in=key.with_suffix(".pub").read_text())  # fmt: skip
     address = podman("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
-    known = folder / "known_hosts"
     wait_for_ssh(address, known)
     return {"name": name, "address": address, "user": "root", "port": 22, "identity_file": str(key),
             "known_hosts": str(known), "package_folders": shared}  # fmt: skip
@@ -275,7 +300,8 @@ def down(name: str) -> None:
     """Remove a host and its network; nothing happens to one that is not there."""
     if not (STATE / "storage.conf").exists() or not shutil.which("podman"):
         return
-    prepare_machine()
+    with one_at_a_time():
+        prepare_machine()
     # An engine frees gigabytes when it is killed, and podman waits for that for a few seconds only: it is asked again.
     for last_try in (False, False, True):
         podman("rm", "--force", "--volumes", "--time=5", "--ignore", name, check=last_try)
@@ -288,6 +314,7 @@ def down(name: str) -> None:
 def clean() -> None:
     """Remove every host, image and download."""
     if (STATE / "storage.conf").exists() and shutil.which("podman"):
+        require_root()
         prepare_machine()
         podman("system", "reset", "--force", check=False)
     for folder in (STATE, UV_CACHE, CACHE / "test-wheels"):

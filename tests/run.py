@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""`make test`: everything that has to hold, one stage after the other; the first that fails ends the run.
+"""`make test`: everything that has to hold.
 
-    tests/run.py              all stages
-    tests/run.py lint unit    some of them
+    tests/run.py              all stages, in two lanes side by side: with engines, and without
+    tests/run.py lint unit    some of them, one after the other
 
-The box stages need root and Debian or Ubuntu, as `make demo` does; elsewhere they are skipped, said loudly, and the run
-counts them as skipped. Only the standard library is needed: the first stage makes the rest.
+One engine runs at a time, which leaves room for the other lane on two cores. What the other lane says is printed when
+it is done. A lane stops at its first failure. Box stages need root and Debian or Ubuntu, as `make demo` does; elsewhere
+they are skipped, said loudly and counted. Only the standard library is needed: the set-up makes the rest.
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
+OTHER_LANE_LOG = ROOT / ".build" / "other-lane.log"
 SCRIPTS = ["bootstrap.sh", "inventories/stack.sh", "hosts/setup.sh", "hosts/layer/host-init", ".ci/run"]
 
 
@@ -34,6 +36,11 @@ def run(*command: str, **environment: str) -> None:
     done = subprocess.run(words, cwd=ROOT, env={**os.environ, "PATH": path, **environment}, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise StageError(f"`{' '.join(command)}` ended with status {done.returncode}")
+
+
+def setup() -> None:
+    """.venv with everything in it."""
+    run("hosts/setup.sh", "requirements/dev.txt")
 
 
 def lint() -> None:
@@ -58,9 +65,14 @@ def faults() -> None:
     run("pytest", "tests/faults")
 
 
-def molecule() -> None:
-    """Roles on bare hosts: a whole box, and all but the engine on the next release."""
-    run("molecule", "test", "--all")
+def light() -> None:
+    """Roles on a bare host of the next release: all but the engine."""
+    run("molecule", "test", "--scenario-name", "trixie")
+
+
+def box() -> None:
+    """Roles on a bare host: a whole box."""
+    run("molecule", "test", "--scenario-name", "default")
 
 
 def demo() -> None:
@@ -79,19 +91,22 @@ def bootstrap() -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named part of the run; `on_hosts`: it makes systemd hosts."""
+    """A named part of the run. `hosts`: it makes systemd hosts; `engine`: with an engine on them."""
 
     work: Callable[[], None]
-    on_hosts: bool = False
+    hosts: bool = False
+    engine: bool = False
 
 
 STAGES = {
+    "setup": Stage(setup),
     "lint": Stage(lint),
     "unit": Stage(unit),
-    "faults": Stage(faults, on_hosts=True),
-    "molecule": Stage(molecule, on_hosts=True),
-    "demo": Stage(demo, on_hosts=True),
-    "bootstrap": Stage(bootstrap, on_hosts=True),
+    "faults": Stage(faults, hosts=True),
+    "light": Stage(light, hosts=True),
+    "box": Stage(box, hosts=True, engine=True),
+    "demo": Stage(demo, hosts=True, engine=True),
+    "bootstrap": Stage(bootstrap, hosts=True, engine=True),
 }
 
 
@@ -104,41 +119,65 @@ def why_no_hosts() -> str:
     return ""
 
 
+def run_stages(names: list[str]) -> list[str]:
+    """Run stages until one fails; returns a line a stage, whose second word is passed, FAILED or SKIPPED."""
+    lines: list[str] = []
+    for name in names:
+        stage = STAGES[name]
+        reason = why_no_hosts() if stage.hosts else ""
+        if reason:
+            lines.append(f"{name:<10} SKIPPED  {reason}")
+            continue
+        print(f"\n=== {name}: {stage.work.__doc__}", flush=True)
+        start = time.monotonic()
+        try:
+            stage.work()
+            lines.append(f"{name:<10} passed   {time.monotonic() - start:5.0f} s")
+        except StageError as fault:
+            lines.append(f"{name:<10} FAILED   {time.monotonic() - start:5.0f} s: {fault}")
+            break
+    return lines
+
+
+def report(lines: list[str]) -> int:
+    """The end of a run: what became of each stage."""
+    verdicts = [line.split()[1] for line in lines]
+    print("\n" + "\n".join(lines))
+    counts = [verdicts.count(verdict) for verdict in ("passed", "FAILED", "SKIPPED")]
+    print(f"\n{counts[0]} passed, {counts[1]} failed, {counts[2]} skipped", flush=True)
+    return 1 if counts[1] else 0
+
+
+def run_lanes() -> int:
+    """All stages; those without engines go on beside the others, in a process of their own."""
+    start = time.monotonic()
+    lines = run_stages(["setup"])
+    if "FAILED" in lines[0]:
+        return report(lines)
+    OTHER_LANE_LOG.parent.mkdir(exist_ok=True)
+    others = [name for name, stage in STAGES.items() if not stage.engine and name != "setup"]
+    with OTHER_LANE_LOG.open("w") as log:
+        other = subprocess.Popen([sys.executable, __file__, *others], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        lines += run_stages([name for name, stage in STAGES.items() if stage.engine])
+        other.wait()
+    said = OTHER_LANE_LOG.read_text(errors="replace")
+    print(f"\n=== meanwhile, without an engine: {', '.join(others)}\n{said}")
+    told = [line for line in said.splitlines() if line.split()[1:2] in (["passed"], ["FAILED"], ["SKIPPED"])]
+    told = [line for line in told if line.split()[0] in others]
+    if other.returncode and not any("FAILED" in line for line in told):
+        told.append(f"{'others':<10} FAILED   the process of the other lane ended with status {other.returncode}")
+    status = report(lines + told)
+    print(f"in all: {time.monotonic() - start:.0f} s")
+    return status
+
+
 def main(names: list[str]) -> int:
-    """Run the stages, print what each took."""
+    """Run what was asked for."""
     unknown = [name for name in names if name not in STAGES]
     if unknown:
         print(f"error: no stage {unknown[0]}\n\nhint: the stages are {', '.join(STAGES)}", file=sys.stderr)
         return 2
-    lines: list[str] = []
-    passed = failed = skipped = 0
-    try:
-        run("hosts/setup.sh", "requirements/dev.txt")
-        for name in names or STAGES:
-            stage = STAGES[name]
-            reason = why_no_hosts() if stage.on_hosts else ""
-            if reason:
-                skipped += 1
-                lines.append(f"{name:<12} SKIPPED: {reason}")
-                continue
-            print(f"\n=== {name}: {stage.work.__doc__}", flush=True)
-            start = time.monotonic()
-            try:
-                stage.work()
-                passed += 1
-                verdict = "passed"
-            except StageError as fault:
-                failed += 1
-                verdict = f"FAILED: {fault}"
-            lines.append(f"{name:<12} {time.monotonic() - start:7.0f} s  {verdict}")
-            if failed:
-                break
-    except StageError as fault:
-        failed += 1
-        lines.append(f"{'setup':<12} FAILED: {fault}")
-    print("\n" + "\n".join(lines))
-    print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+    return report(run_stages(names)) if names else run_lanes()
 
 
 if __name__ == "__main__":
