@@ -28,6 +28,7 @@ class Server:
         self.cut = False
         self.statuses: dict[str, int] = {}
         self.busy = 0
+        self.without_certificate = 0
         self.open_to_all = False
         self.names: set[str] = set()
         self.hosts: set[str] = set()
@@ -66,6 +67,14 @@ class Server:
             return 404
         return 200 if self.open_to_all or handler.headers["Authorization"] == f"Bearer {KEY}" else 401
 
+    def handshake(self, _socket: object, name: str, _context: object) -> int | None:
+        """What Caddy does with a name that its authority has given no certificate for yet."""
+        self.names.add(name)
+        if self.without_certificate:
+            self.without_certificate -= 1
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        return None
+
     @staticmethod
     def _head(handler: BaseHTTPRequestHandler, status: int, length: int | None) -> None:
         handler.send_response(status)
@@ -102,7 +111,7 @@ def serving(ca: Path, server: Server) -> Iterator[str]:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ca / "server.pem", ca / "server.key")
-    context.sni_callback = lambda _socket, name, _context: server.names.add(name)
+    context.sni_callback = server.handshake
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.socket = context.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
     listener.handle_error = lambda *_: None
@@ -196,6 +205,11 @@ def test_a_refused_key_points_to_the_keys(smoke, key_file: Path):
 
 def test_a_starting_box_is_asked_again(smoke):
     status, out, _ = smoke(wrong(busy=1), seconds="30")
+    assert (status, "Paris" in out) == (0, True)
+
+
+def test_a_box_whose_first_certificate_is_on_its_way_is_asked_again(smoke):
+    status, out, _ = smoke(wrong(without_certificate=2), seconds="30")
     assert (status, "Paris" in out) == (0, True)
 
 

@@ -259,7 +259,8 @@ def _faults_in_words(target: Target) -> Generator[None, None, None]:
             f"name its CA with --ca-file, its name with --server-name; else: {CADDY}",
         ) from fault
     except ssl.SSLError as fault:
-        raise NotReadyError(f"TLS with {where} failed: {fault.reason}", CADDY) from fault
+        # Until an ACME authority has given Caddy its first certificate, there is none to offer.
+        raise NotYetError(f"TLS with {where} failed: {fault.reason}", CADDY) from fault
     except ConnectionError as fault:
         raise NotYetError(f"{where} does not answer: {fault.strerror or fault}", CADDY) from fault
     except (OSError, http.client.HTTPException) as fault:
