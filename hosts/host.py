@@ -218,6 +218,7 @@ def create(name: str, suite: str, shared: list[str]) -> None:
 
 def up(name: str, suite: str, folder: Path) -> dict[str, object]:
     """Start host `name` (made if it is not there), wait until it takes SSH logins, and return how to reach it."""
+    require_root()
     shared = local_package_folders()
     with one_at_a_time():
         prepare_machine()
