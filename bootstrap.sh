@@ -31,7 +31,7 @@ done
 if [ -z "$preset" ]; then
     preset=cpu
     if [ "$gpus" -gt 0 ]; then
-        echo "==> found $gpus NVIDIA GPU(s); no shipped preset uses them yet, so this box will run on the CPU: preset cpu"
+        echo "==> found $gpus NVIDIA GPU(s); the roles put the engine on the CPU only, so far: preset cpu"
     else
         echo "==> found no GPU: preset cpu"
     fi

@@ -1,5 +1,6 @@
 """A host for faults: playbooks run on it, and what there is on it afterwards."""
 
+import importlib.util
 import json
 import os
 import re
@@ -8,12 +9,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 HIERARCHY = ["-i", "inventories/presets.yml"]
 
 Done = subprocess.CompletedProcess[str]
+
+
+def ansible_module(name: str) -> ModuleType:
+    """One of the project's Ansible modules, as Python."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"ansible/plugins/modules/{name}.py")
+    assert spec
+    assert spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def message(done: Done) -> str:

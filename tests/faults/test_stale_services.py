@@ -1,13 +1,12 @@
 """A service runs with its files of now: what `infbox_service` takes for newer than a service's start."""
 
-import importlib.util
 import time
 from datetime import UTC, datetime
 from types import ModuleType
 
 import host as hosts
 import pytest
-from faulty_box import ROOT, FaultyBox
+from faulty_box import FaultyBox, ansible_module
 
 FILE = "/etc/infbox/stale-test"
 
@@ -15,13 +14,7 @@ FILE = "/etc/infbox/stale-test"
 @pytest.fixture
 def module() -> ModuleType:
     """The module itself, for the clock's faults, which no host can be given."""
-    path = ROOT / "ansible/plugins/modules/infbox_service.py"
-    spec = importlib.util.spec_from_file_location("infbox_service", path)
-    assert spec
-    assert spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return ansible_module("infbox_service")
 
 
 def started(
