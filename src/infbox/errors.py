@@ -4,6 +4,7 @@ The tree::
 
     InfboxError            what was wrong, with the variable and its value; `hint`: what to do about it
     ├── PresetError        a preset or one of its values cannot be used
+    ├── StackError         a Pulumi stack's configuration cannot be used
     ├── ModelError         a model cannot be fetched, or what was fetched is not a model
     ├── KeyStoreError      the store of API keys cannot be read or changed
     └── NotReadyError      a service did not answer as a working one does
@@ -31,6 +32,10 @@ class InfboxError(Exception):
 
 class PresetError(InfboxError):
     """A preset or one of its values cannot be used."""
+
+
+class StackError(InfboxError):
+    """A Pulumi stack's configuration cannot be used."""
 
 
 class ModelError(InfboxError):
