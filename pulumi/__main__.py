@@ -14,6 +14,7 @@ from access import Access, AccessArgs
 from checks import is_parameter
 from firewall import Firewall, FirewallArgs
 from gpu_node import GpuNode, GpuNodeArgs
+from guard import BudgetArgs, BudgetGuard, OfficeHoursArgs, OfficeHoursGuard
 from infbox.errors import InfboxError
 from infbox.preset import find_root
 from machine import read_machine
@@ -52,7 +53,7 @@ def main() -> None:
             ssh_public_key=settings.ssh_public_key, secret="infbox:sshPublicKey" in settings.secret_keys, tags=tags
         ),
     )
-    placement = aws.ec2.PlacementGroup(name, strategy="cluster", tags=tags) if machine.nodes > 1 else None
+    placement = aws.ec2.PlacementGroup(name, strategy="cluster", tags=tags) if machine.grouped else None
     image = settings.image
     if is_parameter(image):
         image = aws.ssm.get_parameter(name=image).insecure_value
@@ -82,6 +83,18 @@ def main() -> None:
 
     hosts = {host: outputs.host_variables(settings, node, rank) for rank, (host, node) in enumerate(nodes.items())}
     first = next(iter(nodes.values()))
+    if settings.office_hours:
+        OfficeHoursGuard(
+            name,
+            OfficeHoursArgs(
+                hours=settings.office_hours,
+                instance_ids=[node.instance_id for node in nodes.values()],
+                instance_arns=[node.instance_arn for node in nodes.values()],
+                tags=tags,
+            ),
+        )
+    if settings.budget:
+        BudgetGuard(name, BudgetArgs(budget=settings.budget, tags=tags))
     if settings.dns_zone_id:
         aws.route53.Record(
             name, zone_id=settings.dns_zone_id, name=machine.domain, type="A", ttl=300, records=[first.public_ip]

@@ -3,15 +3,15 @@
 The preset is read as Ansible reads it; whether its model fits is the planner's to say.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infbox.catalogue import InstanceType, instance_type, parse_gpus
 from infbox.errors import StackError
 from infbox.preset import load_hierarchy, load_preset
 from infbox.strict_yaml import read_mapping
-from interim import InstanceType, instance_type, plan_preset
+from interim import plan_preset
 from settings import Settings
 
 # Which of a type's usage classes a way of buying needs.
@@ -23,7 +23,8 @@ class Machine:
     """The machine of one preset.
 
     `data_size_gib`: of each node's data volume; `efa_cards`: network cards with EFA on each node, 0 where the nodes
-    need none; `domain`: the box's public name, or empty; `public_acme`: whether a public authority must reach it.
+    need none; `domain`: the box's public name, or empty; `public_acme`: whether a public authority must reach it;
+    `grouped`: whether the nodes are put close together, into a placement group.
     """
 
     preset: str
@@ -32,6 +33,7 @@ class Machine:
     data_size_gib: int
     domain: str
     public_acme: bool
+    grouped: bool
 
     @property
     def efa_cards(self) -> int:
@@ -68,6 +70,8 @@ def read_machine(root: Path, settings: Settings) -> Machine:
         nodes=values["hardware_nodes"],
         data_size_gib=values["storage_data_size_gib"],
         domain=values["caddy_domain"],
+        # AWS puts the machines of a capacity block close together by itself.
+        grouped=values["hardware_nodes"] > 1 and settings.purchase != "capacity-block",
         public_acme=bool(values["caddy_domain"] and not values["caddy_acme_directory"]),
     )
 
@@ -99,9 +103,11 @@ def _check_hardware(preset: str, values: dict[str, Any], type_: InstanceType) ->
 
 
 def _has(gpus: str, wanted: str) -> bool:
-    """Whether `gpus` are at least as many of the same kind as `wanted`, both as in 8xH100."""
-    have, want = (re.fullmatch(r"([0-9]+)x([A-Za-z0-9]+)(-[0-9]+)?", each) for each in (gpus, wanted))
-    return bool(have and want and have[2] == want[2] and int(have[1]) >= int(want[1]))
+    """Whether `gpus` are at least as many of the same kind as `wanted`; both as in 8xH100, `gpus` may be empty."""
+    if not gpus:
+        return False
+    have, want = parse_gpus(gpus), parse_gpus(wanted)
+    return have.gpu == want.gpu and have.count >= want.count
 
 
 def _check_purchase(settings: Settings, type_: InstanceType) -> None:
