@@ -14,6 +14,7 @@ from infbox.errors import InfboxError
 
 COMMANDS = {
     "preset": "show, list and check presets",
+    "plan": "say whether a preset's model fits a machine, and what would",
     "model": "fetch and verify models",
     "key": "make, list and remove API keys",
     "ready": "wait until a service works",
