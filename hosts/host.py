@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -202,12 +202,12 @@ def exists(name: str) -> bool:
     return subprocess.run(["podman", "container", "exists", name]).returncode == 0
 
 
-def create(name: str, suite: str, shared: list[str]) -> None:
+def create(name: str, suite: str, shared: list[str], devices: Sequence[str]) -> None:
     """Make host `name`: a network of its own, and a container that starts as a machine does."""
     tag = image(suite)
     if subprocess.run(["podman", "network", "exists", name]).returncode:
         podman("network", "create", name)
-    volumes = [f"--volume={path}:{path}:ro" for path in shared]
+    volumes = [f"--volume={path}:{path}:ro" for path in shared] + [f"--device={path}" for path in devices]
     # /dev/shm as large as on a machine of its own; podman's 64 MB are too small for an engine.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     podman(
@@ -216,14 +216,17 @@ def create(name: str, suite: str, shared: list[str]) -> None:
     )  # fmt: skip
 
 
-def up(name: str, suite: str, folder: Path) -> dict[str, object]:
-    """Start host `name` (made if it is not there), wait until it takes SSH logins, and return how to reach it."""
+def up(name: str, suite: str, folder: Path, devices: Sequence[str] = ()) -> dict[str, object]:
+    """Start host `name` (made if it is not there), wait until it takes SSH logins, and return how to reach it.
+
+    A new one gets this machine's `devices`.
+    """
     require_root()
     shared = local_package_folders()
     with one_at_a_time():
         prepare_machine()
         if not exists(name):
-            create(name, suite, shared)
+            create(name, suite, shared, devices)
         elif podman("inspect", "--format", "{{.State.Running}}", name) != "true":
             podman("start", name)
     key, known = folder / "id_ed25519", folder / "known_hosts"

@@ -18,6 +18,7 @@ COMMANDS = {
     "model": "fetch and verify models",
     "key": "make, list and remove API keys",
     "ready": "wait until a service works",
+    "storage": "format, mount and grow the box's disks",
     "smoke": "ask the box one real question over TLS",
 }
 

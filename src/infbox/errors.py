@@ -7,6 +7,7 @@ The tree::
     ├── StackError         a Pulumi stack's configuration cannot be used
     ├── ModelError         a model cannot be fetched, or what was fetched is not a model
     ├── KeyStoreError      the store of API keys cannot be read or changed
+    ├── StorageError       a disk cannot be used, or must not be formatted
     └── NotReadyError      a service did not answer as a working one does
 
 Programs raise these; `infbox.cli` prints them as one sentence, a blank line and `hint: …`, and exits 1.
@@ -44,6 +45,10 @@ class ModelError(InfboxError):
 
 class KeyStoreError(InfboxError):
     """The store of API keys cannot be read or changed."""
+
+
+class StorageError(InfboxError):
+    """A disk cannot be used, or must not be formatted."""
 
 
 class NotReadyError(InfboxError):
