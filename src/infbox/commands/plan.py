@@ -111,7 +111,10 @@ def _memory(found: Budget, setup: Setup) -> Iterator[str]:
     yield _row(
         "- to compute with", _gib(working), "activations, CUDA graphs, libraries" if setup.gpus else "the engine"
     )
-    yield _row("= KV cache", _gib(found.kv), "what the model remembers of its context")
+    if found.kv > 0:
+        yield _row("= KV cache", _gib(found.kv), "what the model remembers of its context")
+    else:
+        yield _row("= KV cache", "none", f"{_gib(-found.kv)} are missing before there is any")
 
 
 def _tokens(plan: Plan, setup: Setup) -> Iterator[str]:

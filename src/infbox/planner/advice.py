@@ -16,18 +16,23 @@ from infbox.planner.sizes import Parallel
 
 MOST_GPUS = 8
 HIGHEST_SHARE = 0.95
-LEAST_CONTEXT = 2048
+LEAST_CONTEXT = 4096
 # A context that is proposed is a multiple of it.
-CONTEXT_STEP = 1024
+CONTEXT_STEP = 512
 TOLD = 3
 
 
 @dataclass(frozen=True)
 class Change:
-    """A setup that works, and how to get it: what to write."""
+    """A setup that works, and how to get it: what to write. `kind` keeps likes of it from being told twice.
+
+    `lower`: it may be proposed with a lower context too.
+    """
 
     setup: Setup
     how: str
+    kind: str
+    lower: bool = True
 
 
 def instead(setup: Setup, fault: Fault) -> str:
@@ -41,10 +46,10 @@ def instead(setup: Setup, fault: Fault) -> str:
 
 
 def working(setup: Setup, fault: Fault) -> Iterator[Change]:
-    """Changes after which nothing is refused any more, the least first."""
-    for change in _changes(setup, fault):
-        if lowered := _accepted(change):
-            yield lowered
+    """Changes after which nothing is refused any more, the least first; those that shorten the context last."""
+    changes = list(_changes(setup, fault))
+    yield from (change for change in changes if change.how and not faults(change.setup))
+    yield from (lowered for change in changes if change.lower and (lowered := with_context(change)))
 
 
 def repaired(setup: Setup) -> Setup:
@@ -101,51 +106,45 @@ def longest_context(setup: Setup) -> int:
     return found.layout.longest(found.blocks)
 
 
-def _accepted(change: Change) -> Change | None:
-    """The change if it passes every check, with the context lowered if that is all that is missing."""
-    remaining = faults(change.setup)
-    if not remaining:
-        return change
-    if {fault.kind for fault in remaining} != {"memory"}:
+def with_context(change: Change) -> Change | None:
+    """The change with the context lowered to what the memory holds, if that is all that is missing."""
+    if {fault.kind for fault in faults(change.setup)} != {"memory"}:
         return None
     lower = min(longest_context(change.setup), change.setup.architecture.context) // CONTEXT_STEP * CONTEXT_STEP
     lowered = replace(change.setup, context=lower, overrides={})
     if lower < LEAST_CONTEXT or faults(lowered):
         return None
     context = f"`vllm_max_model_len: {lower}`"
-    return Change(lowered, f"{change.how} and {context}" if change.how else f"write {context}")
+    return replace(change, setup=lowered, how=f"{change.how} and {context}" if change.how else f"write {context}")
 
 
 def _changes(setup: Setup, fault: Fault) -> Iterator[Change]:
-    """Small changes first; for what does not divide, other divisions first."""
-    if fault.kind in ("memory", "weights"):
-        yield from _shares(setup)
-        if fault.kind == "memory":
-            yield Change(setup, "")
+    """Small changes first. What needs memory is not helped by a precision of as many bits."""
+    memory = fault.kind in ("memory", "weights")
+    if memory:
+        yield Change(setup, "", "context")
+        if setup.gpus and setup.utilization < HIGHEST_SHARE:
+            share = replace(setup, utilization=HIGHEST_SHARE)
+            yield Change(share, f"write `vllm_gpu_memory_utilization: {HIGHEST_SHARE}`", "share")
     if setup.gpus is None:
         yield from _rams(setup)
     if fault.kind != "quantization":
         yield from _divisions(setup)
-    yield from _precisions(setup)
+    yield from _precisions(setup, fewer=memory)
     yield from _more_gpus(setup)
     yield from _other_gpus(setup)
 
 
-def _shares(setup: Setup) -> Iterator[Change]:
-    if setup.gpus and setup.utilization < HIGHEST_SHARE:
-        share = replace(setup, utilization=HIGHEST_SHARE)
-        if not faults(share):  # a larger share and a shorter context at once is no small change
-            yield Change(share, f"write `vllm_gpu_memory_utilization: {HIGHEST_SHARE}`")
-
-
 def _rams(setup: Setup) -> Iterator[Change]:
     for gib in range(setup.cpu_kv_gib - 1, 0, -1):
-        yield Change(replace(setup, cpu_kv_gib=gib), f"write `vllm_cpu_kvcache_space_gib: {gib}`")
+        yield Change(replace(setup, cpu_kv_gib=gib), f"write `vllm_cpu_kvcache_space_gib: {gib}`", "kv")
     for gib in range(setup.cpu_kv_gib + 1, setup.ram_gib):
-        yield Change(replace(setup, cpu_kv_gib=gib), f"write `vllm_cpu_kvcache_space_gib: {gib}`")
+        yield Change(replace(setup, cpu_kv_gib=gib), f"write `vllm_cpu_kvcache_space_gib: {gib}`", "kv")
     for gib in (8, 16, 32, 64, 128, 256):
         if gib > setup.ram_gib:
-            yield Change(replace(setup, ram_gib=gib), f"take a machine with {gib} GiB of RAM (`hardware_ram_gib`)")
+            yield Change(
+                replace(setup, ram_gib=gib), f"take a machine with {gib} GiB of RAM (`hardware_ram_gib`)", "ram"
+            )
 
 
 def _divisions(setup: Setup) -> Iterator[Change]:
@@ -157,6 +156,8 @@ def _divisions(setup: Setup) -> Iterator[Change]:
         yield Change(
             replace(setup, parallel=replace(parallel, experts=True)),
             "write `vllm_enable_expert_parallel: true`, which keeps experts whole",
+            "experts",
+            lower=False,
         )
     here = setup.gpus.count
     for tensor in sorted((size for size in range(1, here + 1) if size != parallel.tensor), reverse=True):
@@ -165,17 +166,21 @@ def _divisions(setup: Setup) -> Iterator[Change]:
             told = f"write `vllm_tensor_parallel_size: {tensor}`"
             if pipeline > 1:
                 told += f" and `vllm_pipeline_parallel_size: {pipeline}`"
-            yield Change(replace(setup, parallel=spread), told)
+            yield Change(replace(setup, parallel=spread), told, "division", lower=False)
 
 
-def _precisions(setup: Setup) -> Iterator[Change]:
+def _precisions(setup: Setup, *, fewer: bool) -> Iterator[Change]:
     """The model's other precisions in the catalogue, the most bits first, with experts whole where that helps."""
+    bits = setup.architecture.quantization.bits
     for other in variants(setup.model):
+        if fewer and other.architecture.quantization.bits >= bits:
+            continue
         told = f"take {other.architecture.quantization.name} weights, `model_source: {_source(other.name)}`"
-        yield Change(replace(setup, model=other), told)
+        kind = other.architecture.quantization.name
+        yield Change(replace(setup, model=other), told, kind)
         if setup.architecture.experts and not setup.parallel.experts:
             whole = replace(setup, model=other, parallel=replace(setup.parallel, experts=True))
-            yield Change(whole, f"{told}, with `vllm_enable_expert_parallel: true`")
+            yield Change(whole, f"{told}, with `vllm_enable_expert_parallel: true`", kind)
 
 
 def _more_gpus(setup: Setup) -> Iterator[Change]:
@@ -183,7 +188,7 @@ def _more_gpus(setup: Setup) -> Iterator[Change]:
         return
     for count in range(setup.gpus.count + 1, MOST_GPUS + 1):
         if count & (count - 1) == 0:  # machines have 1, 2, 4 or 8
-            yield from _on(setup, Gpus(count, setup.gpus.gpu))
+            yield from _on(setup, Gpus(count, setup.gpus.gpu), "more GPUs")
 
 
 def _other_gpus(setup: Setup) -> Iterator[Change]:
@@ -193,37 +198,30 @@ def _other_gpus(setup: Setup) -> Iterator[Change]:
     larger = sorted(gpus().values(), key=lambda gpu: (gpu.memory_gb, -gpu.capability))
     for gpu in larger:
         if gpu.memory_gb >= setup.gpus.gpu.memory_gb and gpu.name != setup.gpus.gpu.name:
-            yield from _on(setup, Gpus(setup.gpus.count, gpu))
+            yield from _on(setup, Gpus(setup.gpus.count, gpu), "other GPUs")
 
 
-def _on(setup: Setup, on: Gpus) -> Iterator[Change]:
+def _on(setup: Setup, on: Gpus, kind: str) -> Iterator[Change]:
     """The setup on other GPUs; data parallelism stays what it was."""
     data = setup.parallel.data
     tensor = max(1, on.count // data // setup.parallel.pipeline)
     parallel = setup.parallel if setup.gpus and on.count == setup.gpus.count else None
-    for experts in {setup.parallel.experts, setup.architecture.experts is not None}:
+    for experts in dict.fromkeys((setup.parallel.experts, setup.architecture.experts is not None)):
         spread = parallel or Parallel(tensor=tensor, pipeline=setup.parallel.pipeline, data=data, experts=experts)
         told = f"take {on}"
         if spread.tensor != setup.parallel.tensor:
             told += f" with `vllm_tensor_parallel_size: {spread.tensor}`"
         if spread.experts and not setup.parallel.experts:
             told += " and `vllm_enable_expert_parallel: true`"
-        yield Change(replace(setup, gpus=on, parallel=spread), told)
+        yield Change(replace(setup, gpus=on, parallel=spread), told, kind)
 
 
 def _distinct(changes: Iterator[Change]) -> list[Change]:
-    """The first changes, one of a kind: of other GPUs and divisions only the least."""
-    found: list[Change] = []
-    kinds: set[str] = set()
+    """The first changes, one of a kind; a shorter context before others where it is among them."""
+    found: dict[str, Change] = {}
     for change in changes:
-        kind = " ".join(change.how.split()[:2]).split(":")[0]
-        kind = "take GPUs" if "take" in kind and "weights" not in change.how else kind
-        if kind not in kinds:
-            kinds.add(kind)
-            found.append(change)
-        if len(found) == TOLD:
-            break
-    return found
+        found.setdefault(change.kind, change)
+    return sorted(found.values(), key=lambda change: change.kind != "context")[:TOLD]
 
 
 def _source(name: str) -> str:

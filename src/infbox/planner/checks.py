@@ -124,8 +124,12 @@ def _blocks(setup: Setup) -> Iterator[Fault]:
         sizes.append(("the intermediate size", model.intermediate, tensor))
     if not quantization.experts_only and not model.latent:
         sizes.append(("the attention's output", model.heads * model.head_dim, tensor))
+        if max(quantization.block):
+            heads = max(model.kv_heads, tensor)  # copies, where there are more GPUs
+            sizes.append(("the keys", heads * model.head_dim, tensor))
     for name, size, parts in sizes:
-        if parts > 1 and (size % parts or (size // parts) % unit):
+        whole = parts == 1 and not max(quantization.block)
+        if not whole and (size % parts or (size // parts) % unit):
             each = f"{size / parts:g}"
             yield Fault(
                 "blocks",
@@ -147,11 +151,19 @@ def _context(setup: Setup) -> Iterator[Fault]:
                 else ""
             ),
         )
-    elif setup.context > setup.architecture.context and rope_type(_rope(setup)) != "yarn":
+    elif setup.context <= setup.architecture.context:
+        return
+    elif rope_type(_rope(setup)) != "yarn":
         yield Fault(
             "context",
             f"`vllm_max_model_len` is {setup.context:,} tokens, and the model's native context is "
             f"{setup.architecture.context:,}: `hf_overrides` raises max_position_embeddings without YaRN",
+        )
+    elif (_rope(setup) or {}).get("rope_theta", 10000.0) != setup.architecture.rope_theta:
+        yield Fault(
+            "context",
+            "`hf_overrides` replaces the model's rope_parameters whole, and without its rope_theta "
+            f"{setup.architecture.rope_theta:g} the answers are noise",
         )
 
 

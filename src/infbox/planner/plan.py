@@ -167,6 +167,6 @@ def _notes(setup: Setup, longest: int) -> list[str]:
             f"`vllm_tool_call_parser` is {setup.tool_call_parser}; this model writes as {setup.model.tool_call_parser}"
         )
     if setup.gpus and setup.context <= longest < 2 * setup.context and longest < 16384:
-        share = gib(budget(setup).kv)
-        notes.append(f"about {round(longest, -3) // 1000}k tokens of KV remain ({share}): one full context at a time")
+        remain = f"about {round(longest, -3) // 1000}k tokens of KV remain ({gib(budget(setup).kv)})"
+        notes.append(f"{remain}: one full context at a time")
     return notes

@@ -8,6 +8,7 @@ from typing import Any
 from infbox.catalogue.gpus import Gpus, parse_gpus
 from infbox.catalogue.models import Model, catalogue_model, catalogue_names, folder_model
 from infbox.errors import ModelError, PresetError
+from infbox.planner.advice import Change, with_context
 from infbox.planner.plan import Plan, make_plan, unchecked
 from infbox.planner.setup import Setup, read_setup
 from infbox.preset import load_preset
@@ -20,7 +21,8 @@ def plan_preset(
 ) -> Plan:
     """Plan the preset `name` of the checkout `root`, with other GPUs, another model or another context where given.
 
-    A model that is neither in the catalogue nor a folder is read from the hub.
+    A model that is neither in the catalogue nor a folder is read from the hub. On other GPUs, where the preset's
+    context is all that does not fit, the plan is for the longest that does, and a note says so.
 
     Raises:
         PresetError: there is no such preset or GPU, or a value cannot be planned.
@@ -34,6 +36,9 @@ def plan_preset(
         setup, assumed = on_gpus(setup, parse_gpus(gpus))
     if model is not None and setup.model.tool_call_parser:
         setup = replace(setup, tool_call_parser=setup.model.tool_call_parser)
+    if context is None and gpus is not None:
+        setup, lowered = _shorter(setup)
+        assumed += lowered
     if context is not None:
         if not 1 <= context < 2**31:
             raise PresetError(f"a context of {context} tokens is none", "write a whole number of tokens, as in 32768")
@@ -97,6 +102,15 @@ def find_model(source: str, endpoint: str = "") -> Model:
         nearest = nearest_name(source.removeprefix("hf:"), list(catalogue_names()), cutoff=0.7)
         hint = f"did you mean {nearest}? Else: {fault.hint}" if nearest else fault.hint
         raise ModelError(fault.message, hint) from None
+
+
+def _shorter(setup: Setup) -> tuple[Setup, tuple[str, ...]]:
+    """The setup with the context that fits, and what was assumed."""
+    lowered = with_context(Change(setup, "", "context"))
+    if lowered is None:
+        return setup, ()
+    told = f"the preset's context of {setup.context:,} tokens does not fit: {lowered.setup.context:,} are assumed"
+    return lowered.setup, (f"{told}; {lowered.how}",)
 
 
 def on_gpus(setup: Setup, gpus: Gpus) -> tuple[Setup, tuple[str, ...]]:
