@@ -202,6 +202,27 @@ def test_what_a_role_requires_and_nobody_sets_is_told_before_the_role_runs(tmp_p
     assert validate(root, "-e", "model_source=here")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("preset", "options", "said"),
+    [
+        ("cpu", (), ""),
+        ("cpu", ("-e", '{"vllm_max_model_len": 16384}'), "`vllm_max_model_len` is 16,384"),
+        ("cpu", ("-e", '{"vllm_cpu_kvcache_space_gib": 1000}'), "1000"),
+        ("dev32", (), "the preset's engine needs 1xL40S, and role `vllm` has no build for GPUs yet"),
+    ],
+)
+def test_a_host_whose_model_cannot_be_served_is_refused_before_anything_is_done(
+    tmp_path: Path, preset: str, options: tuple[str, ...], said: str
+) -> None:
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text(f"{preset}: {{hosts: {{box: {{ansible_host: 192.0.2.1}}}}}}\n")
+    inventories = ("-i", "inventories/presets.yml", "-i", str(hosts))
+    done = ansible(REPOSITORY, "ansible-playbook", *inventories, "ansible/validate.yml", *options)
+    assert done.returncode == (2 if said else 0), done.stdout
+    assert said in done.stdout
+    assert ("hint: " in done.stdout) == bool(said)
+
+
 def test_an_inventory_without_hosts_fails_instead_of_doing_nothing(tmp_path: Path) -> None:
     root = playable(tmp_path)
     (root / "hosts.yml").write_text("cpu: {}\n")

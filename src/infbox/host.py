@@ -1,4 +1,5 @@
-"""One host of an Ansible run: whether it is in one preset, and whether its variables mean what they say.
+"""One host of an Ansible run: whether it is in one preset, whether its variables mean what they say, and whether
+what they say can be served (`infbox.planner`).
 
 Called by `ansible/plugins/action/infbox_validate.py`, which brings the host's variables with their Jinja resolved;
 nothing here knows Ansible. Presets themselves are `infbox.preset`'s, declared variables `infbox.variables`'.
@@ -7,6 +8,7 @@ nothing here knows Ansible. Presets themselves are `infbox.preset`'s, declared v
 from collections.abc import Mapping, Set
 from typing import Any
 
+from infbox.planner import plan_values
 from infbox.preset import HIERARCHY, Hierarchy, check_required, load_hierarchy, roles_of
 from infbox.variables import Problem, Variables
 
@@ -29,7 +31,7 @@ def check_host(
     values: Mapping[str, Any],
     *,
     unresolved: Set[str] = frozenset(),
-    defaulted: Set[str] = frozenset(),
+    defaults: Mapping[str, Any] | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> list[Problem]:
     """Every problem of one host.
@@ -40,11 +42,11 @@ def check_host(
         groups: the groups it is in, `all` aside.
         values: its variables, Ansible's own among them; the declared ones without Jinja.
         unresolved: those whose Jinja needs what is known only later in the run; their names are checked alone.
-        defaulted: those that a role's defaults set.
+        defaults: those that a role's defaults set, without Jinja; None for what is known only later.
         origins: for a variable, the file and line where it was set.
     """
     hierarchy = load_hierarchy(variables.root)
-    origins = origins or {}
+    origins, defaults = origins or {}, defaults or {}
     problems = check_membership(hierarchy, host, groups)
     for name in sorted([*values, *unresolved]):
         where = origins.get(name, "")
@@ -55,8 +57,9 @@ def check_host(
             problems += [_with_command_line_hint(problem, name) for problem in found]
         elif variables.looks_misspelled(name):
             problems.append(variables.unknown(name, where))
-    set_ = {*values, *unresolved, *defaulted}
-    return problems + check_required(variables, roles_of(variables.root, groups), set_, f"host `{host}`")
+    set_ = {*values, *unresolved, *defaults}
+    problems += check_required(variables, roles_of(variables.root, groups), set_, f"host `{host}`")
+    return problems or check_fit({**defaults, **values})
 
 
 def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[Problem]:
@@ -77,6 +80,16 @@ def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[
         message = f"host `{host}` is in `{leaves[0]}`, but not in `{absent[-1]}`, which that preset builds on"
         return [Problem(message, f"name the hierarchy before your inventory: -i {HIERARCHY}")]
     return []
+
+
+def check_fit(values: Mapping[str, Any]) -> list[Problem]:
+    """Why a host's model cannot be served by the hardware that its preset names; values with their defaults."""
+    if values.get("model_source") is None:
+        return []
+    if values.get("hardware_gpus") and values.get("vllm_build") == "cpu":
+        message = f"the preset's engine needs {values['hardware_gpus']}, and role `vllm` has no build for GPUs yet"
+        return [Problem(message, "preset `cpu` serves a model on the processor")]
+    return [Problem(refusal.reason, refusal.instead) for refusal in plan_values(values).refusals]
 
 
 def _with_command_line_hint(problem: Problem, name: str) -> Problem:
