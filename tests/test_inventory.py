@@ -221,6 +221,7 @@ def test_a_host_whose_model_cannot_be_served_is_refused_before_anything_is_done(
     assert done.returncode == (2 if said else 0), done.stdout
     assert said in done.stdout
     assert ("hint: " in done.stdout) == bool(said)
+    assert "WARNING" not in done.stdout + done.stderr
 
 
 def test_an_inventory_without_hosts_fails_instead_of_doing_nothing(tmp_path: Path) -> None:

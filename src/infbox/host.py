@@ -8,7 +8,7 @@ nothing here knows Ansible. Presets themselves are `infbox.preset`'s, declared v
 from collections.abc import Mapping, Set
 from typing import Any
 
-from infbox.planner import plan_values
+from infbox.planner import plan_values, role_defaults
 from infbox.preset import HIERARCHY, Hierarchy, check_required, load_hierarchy, roles_of
 from infbox.variables import Problem, Variables
 
@@ -31,7 +31,7 @@ def check_host(
     values: Mapping[str, Any],
     *,
     unresolved: Set[str] = frozenset(),
-    defaults: Mapping[str, Any] | None = None,
+    defaulted: Set[str] = frozenset(),
     origins: Mapping[str, str] | None = None,
 ) -> list[Problem]:
     """Every problem of one host.
@@ -42,11 +42,11 @@ def check_host(
         groups: the groups it is in, `all` aside.
         values: its variables, Ansible's own among them; the declared ones without Jinja.
         unresolved: those whose Jinja needs what is known only later in the run; their names are checked alone.
-        defaults: those that a role's defaults set, without Jinja; None for what is known only later.
+        defaulted: those that a role's defaults set.
         origins: for a variable, the file and line where it was set.
     """
     hierarchy = load_hierarchy(variables.root)
-    origins, defaults = origins or {}, defaults or {}
+    origins = origins or {}
     problems = check_membership(hierarchy, host, groups)
     for name in sorted([*values, *unresolved]):
         where = origins.get(name, "")
@@ -57,9 +57,9 @@ def check_host(
             problems += [_with_command_line_hint(problem, name) for problem in found]
         elif variables.looks_misspelled(name):
             problems.append(variables.unknown(name, where))
-    set_ = {*values, *unresolved, *defaults}
+    set_ = {*values, *unresolved, *defaulted}
     problems += check_required(variables, roles_of(variables.root, groups), set_, f"host `{host}`")
-    return problems or check_fit({**defaults, **values})
+    return problems or check_fit({**role_defaults(variables.root), **values})
 
 
 def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[Problem]:

@@ -80,7 +80,7 @@ class ActionModule(ActionBase):
             set(task_vars.get("group_names", ())),
             values,
             unresolved=unresolved,
-            defaults={name: resolved(templar, value) for name, value in defaults.items()},
+            defaulted=set(defaults),
             origins=origins,
         )
 
@@ -89,14 +89,6 @@ class ActionModule(ActionBase):
         for path in sorted(root.glob("roles/*/defaults/main.yml")):
             defaults |= self._loader.load_from_file(str(path), trusted_as_template=True) or {}
         return defaults
-
-
-def resolved(templar, value):
-    """A default with its Jinja resolved; None where that needs what is known only later."""
-    try:
-        return plain(templar.template(value))
-    except AnsibleError:
-        return None
 
 
 def import_message(fault):

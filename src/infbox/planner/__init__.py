@@ -15,6 +15,6 @@ models, GPUs and instance types is `infbox.catalogue`'s.
 """
 
 from infbox.planner.plan import Plan, Refusal
-from infbox.planner.presets import plan_preset, plan_values
+from infbox.planner.presets import plan_preset, plan_values, role_defaults
 
-__all__ = ["Plan", "Refusal", "plan_preset", "plan_values"]
+__all__ = ["Plan", "Refusal", "plan_preset", "plan_values", "role_defaults"]
