@@ -16,7 +16,9 @@ FILE = Path(__file__).with_name("gpus.yml")
 # PyYAML's C loader is ten times faster than its Python one; it is not built everywhere.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST = 64
-_NOTATION = re.compile(r"(?:(?P<count>[0-9]{1,4})[xX])?(?P<name>[A-Za-z][A-Za-z0-9 ]*?(?:-[0-9]+)?)(?:[gG][bB])?")
+_NOTATION = re.compile(
+    r"(?:(?P<count>[0-9]{1,4})[xX])?(?P<name>[A-Za-z][A-Za-z0-9 ]{0,30}?(?:-[0-9]{1,4})?)(?:[gG][bB])?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,6 +93,8 @@ def _division(setup: Setup) -> Iterator[Fault]:
             f"the model's {model.kv_heads} KV heads and `vllm_tensor_parallel_size` {tensor} do not divide, "
             "one by the other",
         )
+    else:
+        yield from _blocks(setup)
     if parallel.pipeline > model.layers:
         yield Fault(
             "pipeline", f"`vllm_pipeline_parallel_size` is {parallel.pipeline}, and the model has {model.layers} layers"
@@ -104,7 +106,6 @@ def _division(setup: Setup) -> Iterator[Fault]:
             f"tensor {tensor} by pipeline {parallel.pipeline} by data parallel {parallel.data} is {parallel.world} "
             f"{'GPUs' if setup.gpus else 'devices'}, and there {'are' if there > 1 else 'is'} {there}",
         )
-    yield from _blocks(setup)
 
 
 def _blocks(setup: Setup) -> Iterator[Fault]:
