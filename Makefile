@@ -1,13 +1,14 @@
 # infbox. `make` alone shows what there is.
 PYTHON ?= python3
 PRESET ?= cpu
+STACK ?= $(PRESET)
 OPERATIONS ?= 400
 UV = .build/uv/bin/uv
 COMPILE = UV_SYSTEM_CERTS=true UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint unit soak lock clean
+.PHONY: help setup demo demo-down up stop-box start-box down test lint unit soak lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +21,18 @@ demo: ## make a box on this machine and ask it a question (PRESET=cpu)
 
 demo-down: ## remove that box
 	@$(PYTHON) hosts/demo.py down
+
+up: setup ## make a box on AWS, PRESET=dev32 (STACK=alice: under another name; YES=1: ask nothing)
+	@.venv/bin/python hosts/stack.py up --preset $(PRESET) --stack $(STACK) $(if $(YES),--yes)
+
+stop-box: setup ## stop that box's machine: it then costs its disks and its address (PRESET or STACK)
+	@.venv/bin/python hosts/stack.py stop --stack $(STACK)
+
+start-box: setup ## start it again, also after it stopped itself
+	@.venv/bin/python hosts/stack.py start --stack $(STACK)
+
+down: setup ## delete that box, all but a protected data volume
+	@.venv/bin/python hosts/stack.py down --stack $(STACK) $(if $(YES),--yes)
 
 test: ## everything that has to hold, from linters to real boxes; about 20 minutes, downloads apart
 	@$(PYTHON) tests/run.py

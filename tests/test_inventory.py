@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from infbox.host import check_host, check_membership
-from infbox.preset import Hierarchy, load_preset
+from infbox.preset import Hierarchy, load_hierarchy, load_preset
 from infbox.variables import Variable, Variables
 from test_preset import checkout
 
@@ -278,6 +278,25 @@ def test_without_a_stack_the_script_says_which_command_selects_one(tmp_path: Pat
     assert fault in done.stderr
     for words in ("no Pulumi stack with hosts is selected", "hint: ", "pulumi stack select NAME", "./bootstrap.sh"):
         assert words in done.stderr
+
+
+def test_a_script_with_a_stacks_name_hands_out_that_stack(tmp_path: Path) -> None:
+    path = pulumi(tmp_path / "bin", 'test "$1" = stack && echo "${PULUMI_STACK:-the selected one}"')
+    values = {name: load_preset(REPOSITORY, name).values for name in load_hierarchy(REPOSITORY).names}
+    stacks = {name for name, value in values.items() if value.get("hardware_aws_instance_type")}
+    scripts = {file.stem: file for file in (REPOSITORY / "inventories").glob("*.sh")}
+    assert set(scripts) == {*stacks, "stack"}
+    for name, script in scripts.items():
+        done = subprocess.run([script, "--list"], env={"PATH": path}, capture_output=True, text=True, timeout=30)
+        assert done.stdout.strip() == ("the selected one" if name == "stack" else name), done.stderr
+
+
+def test_a_stack_without_hosts_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    path = pulumi(tmp_path / "bin", "echo \"error: no stack named 'dev32' found\" >&2; exit 255")
+    done = ansible(REPOSITORY, "ansible-inventory", "-i", "inventories/dev32.sh", "--list", PATH=f"{BIN}:{path}")
+    assert done.returncode != 0
+    for words in ("no stack named 'dev32' found", "the Pulumi stack dev32 has no hosts", "make up PRESET=dev32"):
+        assert words in done.stderr, done.stderr
 
 
 def test_without_pulumi_the_script_says_the_same(tmp_path: Path) -> None:
