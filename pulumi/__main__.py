@@ -53,7 +53,7 @@ def main() -> None:
             ssh_public_key=settings.ssh_public_key, secret="infbox:sshPublicKey" in settings.secret_keys, tags=tags
         ),
     )
-    placement = aws.ec2.PlacementGroup(name, strategy="cluster", tags=tags) if machine.grouped else None
+    placement = aws.ec2.PlacementGroup(name, strategy="cluster") if machine.grouped else None
     image = settings.image
     if is_parameter(image):
         image = aws.ssm.get_parameter(name=image).insecure_value

@@ -9,9 +9,9 @@ from typing import Any
 
 from infbox.catalogue import InstanceType, instance_type, parse_gpus
 from infbox.errors import StackError
+from infbox.planner import plan_preset
+from infbox.planner.presets import role_defaults
 from infbox.preset import load_hierarchy, load_preset
-from infbox.strict_yaml import read_mapping
-from interim import plan_preset
 from settings import Settings
 
 # Which of a type's usage classes a way of buying needs.
@@ -48,7 +48,7 @@ def read_machine(root: Path, settings: Settings) -> Machine:
         PresetError: there is no such preset or type, or the preset has a problem.
         StackError: the model does not fit, AWS has no such machine, or it cannot be bought that way.
     """
-    values = {**_defaults(root), **load_preset(root, settings.preset).values}
+    values = role_defaults(root) | load_preset(root, settings.preset).values
     if not values["hardware_aws_instance_type"]:
         stacks = ", ".join(_presets_with_stacks(root))
         message = f"AWS has no machine of the preset `{settings.preset}` ({values['hardware_gpus'] or 'no GPU'})"
@@ -74,13 +74,6 @@ def read_machine(root: Path, settings: Settings) -> Machine:
         grouped=values["hardware_nodes"] > 1 and settings.purchase != "capacity-block",
         public_acme=bool(values["caddy_domain"] and not values["caddy_acme_directory"]),
     )
-
-
-def _defaults(root: Path) -> dict[str, Any]:
-    """The defaults of the roles whose variables a machine follows from."""
-    files = [root / f"roles/{role}/defaults/main.yml" for role in ("hardware", "storage", "caddy")]
-    found = {name: value for file in files if file.exists() for name, value in read_mapping(file).values.items()}
-    return {"storage_data_size_gib": 200, **found}
 
 
 def _presets_with_stacks(root: Path) -> list[str]:
