@@ -80,7 +80,8 @@ def other_bytes(model: Architecture, parallel: Parallel, *, eager: bool) -> tupl
 class KvLayout:
     """How KV blocks are laid out on one GPU: vLLM pools blocks of `layers` layers for all groups of layers.
 
-    A model whose layers are alike is one group. One with full and sliding layers is several of equal size (the
+    A model whose layers are alike is one group. `in_flight` are the tokens of batches that run at a time
+    (`VllmConfig.max_in_flight_tokens`, with asynchronous scheduling): a sliding layer frees their blocks only after. One with full and sliding layers is several of equal size (the
     smaller of the two counts, or the larger where they are nearly equal), each with blocks of its own for a sequence
     (`kv_cache_utils._get_kv_cache_groups_uniform_page_size`).
     """
@@ -128,7 +129,7 @@ def kv_layout(
         full_groups=-(-full // size),
         sliding_groups=-(-sliding // size),
         window=model.window or 1,
-        in_flight=batch_tokens * max(2, parallel.pipeline),
+        in_flight=batch_tokens * (parallel.pipeline + 1),
     )
 
 
