@@ -36,7 +36,11 @@ def hub_model(source: str, endpoint: str = "") -> Model:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.json"
             client.append(commit, config, path, threading.Event())
-            architecture = read_config(path)
+            try:
+                architecture = read_config(path)
+            except ModelError as fault:
+                named = fault.message.replace(str(path), f"{parsed.repo}/config.json")
+                raise ModelError(named, fault.hint) from None
     except ModelError:
         raise
     except Exception as fault:
