@@ -282,6 +282,8 @@ def test_the_longest_context_fits_and_one_token_more_does_not(card: str) -> None
         (f"{CODER_480B}-FP8", "8xH100", 131072, "FP8"),
         (f"{CODER_480B}-FP8", "8xA100-80", 131072, "INT4"),  # no FP8 arithmetic
         (f"{CODER_480B}-FP8", "4xH100", 131072, "INT4"),  # it does not fit in FP8
+        (f"{CODER_32B}-AWQ", "1xL40S", 32768, "INT4"),  # dev32: FP8 leaves 27k tokens
+        (f"{CODER_32B}-AWQ", "1xL40S", 16384, "FP8"),
         ("hf:Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", "1xL40S", 32768, "FP8"),
         ("hf:Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", "1xL40S", 262144, "INT4"),  # the context does not fit
         ("hf:Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", "1xRTX5090", 4096, "INT4"),  # less than 40 GB

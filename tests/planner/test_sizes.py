@@ -125,6 +125,12 @@ def test_a_gpu_holds_what_vllm_reports_to_have_loaded(name: str, tensor: int, lo
     assert counted / GIB == pytest.approx(loaded_gib, rel=0.08)
 
 
+def test_a_32b_in_fp8_is_as_large_as_one_that_is_published() -> None:
+    # huggingface.co/RedHatAI/Qwen2.5-Coder-32B-FP8-dynamic/tree/main: 34.3 GB
+    eight = quantised("Qwen/Qwen2.5-Coder-32B-Instruct", quant_method="fp8").architecture
+    assert weight_bytes(eight) / 1e9 == pytest.approx(34.3, rel=0.005)
+
+
 # --- shards
 
 

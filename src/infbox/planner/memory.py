@@ -80,10 +80,10 @@ def other_bytes(model: Architecture, parallel: Parallel, *, eager: bool) -> tupl
 class KvLayout:
     """How KV blocks are laid out on one GPU: vLLM pools blocks of `layers` layers for all groups of layers.
 
-    A model whose layers are alike is one group. `in_flight` are the tokens of batches that run at a time
-    (`VllmConfig.max_in_flight_tokens`, with asynchronous scheduling): a sliding layer frees their blocks only after. One with full and sliding layers is several of equal size (the
+    A model whose layers are alike is one group. One with full and sliding layers is several of equal size (the
     smaller of the two counts, or the larger where they are nearly equal), each with blocks of its own for a sequence
-    (`kv_cache_utils._get_kv_cache_groups_uniform_page_size`).
+    (`kv_cache_utils._get_kv_cache_groups_uniform_page_size`). `in_flight` are the tokens of batches that run at a time
+    (`VllmConfig.max_in_flight_tokens`, with asynchronous scheduling): a sliding layer frees their blocks only after.
     """
 
     block_tokens: int

@@ -4,19 +4,21 @@ from dataclasses import replace
 
 from infbox.catalogue.models import Model, variants
 from infbox.planner.checks import faults
-from infbox.planner.setup import Setup
+from infbox.planner.setup import Setup, in_fp8
 
 FP8_FROM_GB = 40
 
 
 def recommended(setup: Setup) -> str:
-    """FP8 or INT4, by the rule; FP8 only where the catalogue has the model in FP8, and it fits."""
+    """FP8 or INT4, by the rule. A model that the catalogue has not in FP8 is tried as its FP8 would be."""
     gpus = setup.gpus
     if gpus is None or gpus.gpu.memory_gb < FP8_FROM_GB or not gpus.gpu.has_fp8:
         return "INT4"
-    eight = setup.architecture.quantization.is_fp8
-    tried = setup if eight else next(iter(_fitting(setup, "FP8")), None)
-    return "FP8" if tried is not None and not faults(tried) else "INT4"
+    if setup.architecture.quantization.is_fp8:
+        return "INT4" if faults(setup) else "FP8"
+    named = [each for each in variants(setup.model) if each.architecture.quantization.is_fp8]
+    tried = [replace(setup, model=each) for each in named or [in_fp8(setup.model)]]
+    return "FP8" if any(not faults(each) for each in tried) else "INT4"
 
 
 def precision_notes(setup: Setup) -> list[str]:

@@ -101,7 +101,7 @@ def read_setup(values: Mapping[str, Any], model: Model) -> Setup:
         raise PresetError("`hf_overrides` in `vllm_extra_settings` is no mapping", "write it as config.json has it")
     online = reader.extra.get("quantization") == "fp8" and model.architecture.quantization.is_16_bit
     return Setup(
-        model=_online_fp8(model) if online else model,
+        model=in_fp8(model) if online else model,
         online_fp8=online,
         gpus=parse_gpus(named) if named else None,
         nodes=reader.count(values.get("hardware_nodes", 1), "hardware_nodes"),
@@ -127,8 +127,8 @@ def read_setup(values: Mapping[str, Any], model: Model) -> Setup:
     )
 
 
-def _online_fp8(model: Model) -> Model:
-    """A 16-bit model as vLLM's `quantization: fp8` loads it."""
+def in_fp8(model: Model) -> Model:
+    """A model with FP8 weights, a scale a matrix: what vLLM's `quantization: fp8` makes of one in 16 bits."""
     quantised = replace(model.architecture, quantization=parse_quantization({"quant_method": "fp8"}, model.name))
     return replace(model, architecture=quantised)
 
