@@ -97,7 +97,7 @@ def bootstrap() -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named part of the run. `hosts`: it makes systemd hosts, `engine`: with an engine; `loop_devices`: with disks."""
+    """A named part of the run. `hosts`: it makes systemd hosts, `engine` and `loop_devices`: with those."""
 
     work: Callable[[], None]
     hosts: bool = False
