@@ -113,7 +113,7 @@ def ingress_faults(rule: Mapping[str, Any]) -> Iterator[str]:
     single = (rule.get("cidrIpv4"), rule.get("cidrIpv6"))
     for cidr in (*cidrs, *(each for each in single if each)):
         if fault := too_wide(cidr):
-            yield f"SSH is open to {fault}"
+            yield f"SSH is open too wide: {fault}"
 
 
 def _covers_ssh(rule: Mapping[str, Any]) -> bool:

@@ -123,9 +123,12 @@ class _Reader:
         try:
             return parse(self.config[key])
         except _ValueError as fault:
-            shown = "" if key in self.secret_keys or key == "infbox:sshPublicKey" else f" is {self.config[key][:80]!r}:"
+            shown = "" if key == "infbox:sshPublicKey" else f" is {self.config[key][:80]!r}:"
+            message = f"`{key}`{shown} {fault}"
+            if key in self.secret_keys:
+                message = f"`{key}` is a secret, and has a value that cannot be"
             hint = f"pulumi config set {key} {_example(key)} --stack {self.stack}"
-            self.problems.append(Problem(f"`{key}`{shown} {fault}", hint))
+            self.problems.append(Problem(message, hint))
             return None
 
     def refuse_unknown(self) -> None:
