@@ -30,7 +30,7 @@ class GpuNodeArgs:
     instance_type: str
     image: str
     keep_image: bool
-    zone: pulumi.Input[str]
+    zone: str
     subnet_id: pulumi.Input[str]
     group_id: pulumi.Input[str]
     key_name: pulumi.Input[str]
@@ -60,16 +60,22 @@ class GpuNode(pulumi.ComponentResource):
         tags = {**args.tags, "Name": name}
         cards = self._efa_interfaces(name, args, tags)
         instance = self._instance(name, args, cards, tags)
+
+        async def zone_of_the_made_machine() -> str:
+            # An order, and no dependency: `pulumi destroy --exclude-protected` keeps what a volume depends on.
+            await instance.id.future()
+            return args.zone
+
         volume = aws.ebs.Volume(
             name,
-            availability_zone=args.zone,
+            availability_zone=zone_of_the_made_machine(),
             size=args.data_size_gib,
             type="gp3",
             iops=DATA_IOPS,
             throughput=DATA_THROUGHPUT_MB_S,
             encrypted=True,
             tags=tags,
-            opts=pulumi.ResourceOptions(parent=self, protect=args.protect_data, depends_on=[instance]),
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect_data),
         )
         aws.ec2.VolumeAttachment(
             name,

@@ -21,11 +21,11 @@ class NetworkArgs:
 
 
 class Network(pulumi.ComponentResource):
-    """Where nodes are. Outputs: `vpc_id`, `subnet_id`, `zone`."""
+    """Where nodes are. Outputs: `vpc_id`, `subnet_id`; and the zone's name, known at once."""
 
     vpc_id: pulumi.Output[str]
     subnet_id: pulumi.Output[str]
-    zone: pulumi.Output[str]
+    zone: str
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("infbox:aws:Network", name, None, opts)
@@ -38,7 +38,7 @@ class Network(pulumi.ComponentResource):
                 raise StackError(message, f"pulumi config set infbox:vpcId {subnet.vpc_id}")
             self.vpc_id = pulumi.Output.from_input(subnet.vpc_id)
             self.subnet_id = pulumi.Output.from_input(args.subnet_id)
-            self.zone = pulumi.Output.from_input(subnet.availability_zone)
+            self.zone = subnet.availability_zone
         else:
             self._make(name, args)
         self.register_outputs({"vpc_id": self.vpc_id, "subnet_id": self.subnet_id, "zone": self.zone})
@@ -66,7 +66,7 @@ class Network(pulumi.ComponentResource):
             opts=own,
         )
         aws.ec2.RouteTableAssociation(name, subnet_id=subnet.id, route_table_id=routes.id, opts=own)
-        self.vpc_id, self.subnet_id, self.zone = vpc.id, subnet.id, subnet.availability_zone
+        self.vpc_id, self.subnet_id, self.zone = vpc.id, subnet.id, args.zone
 
 
 def subnet_cidr(zone: str) -> str:
