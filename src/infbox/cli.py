@@ -19,6 +19,7 @@ COMMANDS = {
     "key": "make, list and remove API keys",
     "ready": "wait until a service works",
     "storage": "format, mount and grow the box's disks",
+    "idle": "stop the machine when nobody uses it",
     "smoke": "ask the box one real question over TLS",
 }
 

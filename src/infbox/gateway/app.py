@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from infbox.engine_probe import MODELS_PATH, Ask
 from infbox.gateway import allowlist
 from infbox.gateway.access_log import AccessRecord
+from infbox.gateway.activity import Activity
 from infbox.gateway.auth import KeyRing
 from infbox.gateway.bodies import ClientGoneError, engine_body, parse_object, read_body
 from infbox.gateway.engine import Engine, broken
@@ -20,6 +21,7 @@ from infbox.gateway.readiness import Readiness
 from infbox.gateway.refusal import Refusal, send_json
 from infbox.gateway.relay import Question, relay
 from infbox.gateway.settings import Settings
+from infbox.keys import Key
 
 logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -42,6 +44,7 @@ class Gateway:
         self._engine = engine
         self._keys = keys
         self._readiness = readiness
+        self._activity = Activity(settings.activity_file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection: the application's life, or one request."""
@@ -58,8 +61,10 @@ class Gateway:
         await receive()
         self._keys.refresh()
         await self._engine.open()
+        keeping = asyncio.create_task(self._activity.keep())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        keeping.cancel()
         self._readiness.close()
         await self._engine.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -94,6 +99,12 @@ class Gateway:
         headers = Headers(scope=scope)
         key = self._keys.authenticate(headers)
         record.key = key.name
+        with self._activity.request():
+            return await self._answer(route, key, headers, receive, send, record)
+
+    async def _answer(
+        self, route: allowlist.Route, key: Key, headers: Headers, receive: Receive, send: Send, record: AccessRecord
+    ) -> None:
         if route.template == allowlist.MODEL:
             return await self._model(route.model, send)
         question = _question(route.template, headers)

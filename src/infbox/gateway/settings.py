@@ -16,6 +16,7 @@ class Settings:
     """What the gateway is told by its unit.
 
     socket: the unix socket it listens on. engine_socket: the engine's. keys_file: the store that `infbox key` writes.
+    activity_file: where it writes when the last request was; nowhere if not set.
     notify_socket, watchdog_seconds: from systemd itself (Type=notify, WatchdogSec=).
     """
 
@@ -26,6 +27,7 @@ class Settings:
     shutdown_timeout_seconds: int = 20
     ready_ttl_seconds: float = 10
     connect_timeout_seconds: float = 5
+    activity_file: Path | None = None
     notify_socket: str | None = None
     watchdog_seconds: float | None = None
 
@@ -36,6 +38,7 @@ class Settings:
         Raises:
             InfboxError: naming the variable that is missing or that cannot be used.
         """
+        activity = "GATEWAY_ACTIVITY_FILE"
         watchdog_usec = _number(environment, "WATCHDOG_USEC", int, 0, least=0)
         return cls(
             socket=_path(environment, "GATEWAY_SOCKET"),
@@ -51,6 +54,7 @@ class Settings:
             connect_timeout_seconds=_number(
                 environment, "GATEWAY_CONNECT_TIMEOUT_SECONDS", float, cls.connect_timeout_seconds, least=0.001
             ),
+            activity_file=_path(environment, activity) if environment.get(activity) else None,
             notify_socket=environment.get("NOTIFY_SOCKET") or None,
             watchdog_seconds=watchdog_usec / 1e6 or None,
         )
