@@ -130,7 +130,6 @@ def zones_to_try(stack: PulumiStack, config: dict[str, str], instance_type: str)
 def make_machine(stack: PulumiStack, config: dict[str, str], instance_type: str, yes: bool) -> None:
     """`pulumi up`; where a zone has no machine to give, in the next one, until a data volume fixes the zone."""
     zones = zones_to_try(stack, config, instance_type)
-    before = {volume.id for volume in stack.data_volumes()}
     chosen = zones[0] if zones else config.get("infbox:zone", "")
     if zones and config.get("infbox:zone", "a") not in (chosen, chosen[-1]):
         print(f"    {instance_type} is not offered in zone {config.get('infbox:zone', 'a')}; {chosen} it is")
@@ -145,7 +144,7 @@ def make_machine(stack: PulumiStack, config: dict[str, str], instance_type: str,
         if not CAPACITY_FAULTS.search(said):
             raise up_fault(stack, said)
         volumes = stack.data_volumes()
-        if not zones or before & {volume.id for volume in volumes}:
+        if not zones:
             raise tied_fault(stack, instance_type, volumes)
         if not left:
             raise InfboxError(
