@@ -57,8 +57,13 @@ def lint() -> None:
 
 def unit() -> None:
     """What needs no host."""
-    apart = ("box", "faults", "bootstrap", "storage")
+    apart = ("aws", "box", "faults", "bootstrap", "storage")
     run("pytest", "tests", *(f"--ignore=tests/{name}" for name in apart))
+
+
+def aws() -> None:
+    """The Pulumi program and `make up` against a simulated AWS."""
+    run("pytest", "tests/aws")
 
 
 def faults() -> None:
@@ -97,18 +102,20 @@ def bootstrap() -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named part of the run. `hosts`: it makes systemd hosts, `engine` and `loop_devices`: with those."""
+    """A named part of the run. `hosts`: it makes systemd hosts, `engine`, `loop_devices` and `aws`: with those."""
 
     work: Callable[[], None]
     hosts: bool = False
     engine: bool = False
     loop_devices: bool = False
+    aws: bool = False
 
 
 STAGES = {
     "setup": Stage(setup),
     "lint": Stage(lint),
     "unit": Stage(unit),
+    "aws": Stage(aws, aws=True),
     "faults": Stage(faults, hosts=True),
     "storage": Stage(storage, hosts=True, loop_devices=True),
     "light": Stage(light, hosts=True),
@@ -133,6 +140,12 @@ def why_no_loop_devices() -> str:
     return f"block devices are NOT TESTED, there is no loop device: {done.stderr.strip()}" if done.returncode else ""
 
 
+def why_no_aws() -> str:
+    """Why this machine cannot simulate AWS; empty if it can."""
+    done = subprocess.run([BIN / "python", "tests/aws/simulator.py"], cwd=ROOT, capture_output=True, text=True)
+    return f"the Pulumi program is NOT TESTED beyond its unit tests: {done.stdout.strip()}" if done.returncode else ""
+
+
 def run_stages(names: list[str]) -> list[str]:
     """Run stages until one fails; returns a line a stage, whose second word is passed, FAILED or SKIPPED."""
     lines: list[str] = []
@@ -140,6 +153,7 @@ def run_stages(names: list[str]) -> list[str]:
         stage = STAGES[name]
         reason = why_no_hosts() if stage.hosts else ""
         reason = reason or (why_no_loop_devices() if stage.loop_devices else "")
+        reason = reason or (why_no_aws() if stage.aws else "")
         if reason:
             lines.append(f"{name:<10} SKIPPED  {reason}")
             continue
