@@ -7,11 +7,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from infbox.host import check_host, check_membership
+from infbox.host import check_host, check_machine, check_membership
 from infbox.preset import Hierarchy, load_hierarchy, load_preset
 from infbox.variables import Variable, Variables
 from test_preset import checkout
@@ -222,6 +223,40 @@ def test_a_host_whose_model_cannot_be_served_is_refused_before_anything_is_done(
     assert said in done.stdout
     assert ("hint: " in done.stdout) == bool(said)
     assert "WARNING" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("says", "problems"),
+    [
+        ({}, []),
+        ({"node_rank": 0, "private_ip": "10.42.0.5", "data_device": "/dev/disk/by-id/nvme-x"}, []),
+        ({"node_rank": "0"}, ["`node_rank` of host `box` is '0', which is not a number from 0 to 0"]),
+        ({"node_rank": True}, ["`node_rank` of host `box` is True"]),
+        ({"node_rank": 1}, ["`node_rank` of host `box` is 1"]),
+        ({"private_ip": "10.42.0"}, ["`private_ip` of host `box` is '10.42.0'"]),
+        ({"data_device": "vol-0123"}, ["`data_device` of host `box` is 'vol-0123', which is not the path of a device"]),
+        ({"hardware_nodes": 2}, ["`node_rank` of host `box` is not set", "`private_ip` of host `box` is not set"]),
+        ({"hardware_nodes": 2, "node_rank": 1, "private_ip": "fd00::5"}, []),
+    ],
+)
+def test_what_an_inventory_says_of_a_machine_has_the_shape_of_a_stacks_output(
+    says: dict[str, Any], problems: list[str]
+) -> None:
+    found = check_machine("box", says)
+    assert len(found) == len(problems)
+    for problem, said in zip(found, problems, strict=True):
+        assert problem.message.startswith(said)
+
+
+def test_a_wrong_machine_is_told_by_the_validation(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("cpu: {hosts: {box: {ansible_host: 192.0.2.1, data_device: sdf, node_rank: 7}}}\n")
+    inventories = ("-i", "inventories/presets.yml", "-i", str(hosts))
+    done = ansible(REPOSITORY, "ansible-playbook", *inventories, "ansible/validate.yml")
+    assert done.returncode == 2
+    assert "2 problems:" in done.stdout
+    assert "`data_device` of host `box` is 'sdf'" in done.stdout
+    assert "`node_rank` of host `box` is 7" in done.stdout
 
 
 def test_an_inventory_without_hosts_fails_instead_of_doing_nothing(tmp_path: Path) -> None:

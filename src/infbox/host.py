@@ -6,6 +6,7 @@ nothing here knows Ansible. Presets themselves are `infbox.preset`'s, declared v
 """
 
 from collections.abc import Mapping, Set
+from ipaddress import ip_address
 from typing import Any
 
 from infbox.planner import plan_values, role_defaults
@@ -14,6 +15,8 @@ from infbox.variables import Problem, Variables
 
 # Set by Ansible itself or meant for it. Everything else in a host's variables was written by a person.
 MAGIC_PREFIXES = ("ansible_", "inventory_", "discovered_interpreter_", "molecule_", "role_", "play_", "__")
+# What an inventory says of the machine itself; no role's variables.
+MACHINE = ("data_device", "node_rank", "private_ip")
 MAGIC = frozenset(
     {"environment", "group_names", "groups", "hostvars", "omit", "playbook_dir", "vars", "facts", "gather_subset"}
 )
@@ -40,7 +43,7 @@ def check_host(
         variables: what the roles declare.
         host: the host's name in the inventory.
         groups: the groups it is in, `all` aside.
-        values: its variables, Ansible's own among them; the declared ones without Jinja.
+        values: its variables, Ansible's own among them; the declared ones and `MACHINE` without Jinja.
         unresolved: those whose Jinja needs what is known only later in the run; their names are checked alone.
         defaulted: those that a role's defaults set.
         origins: for a variable, the file and line where it was set.
@@ -59,7 +62,8 @@ def check_host(
             problems.append(variables.unknown(name, where))
     set_ = {*values, *unresolved, *defaulted}
     problems += check_required(variables, roles_of(variables.root, groups), set_, f"host `{host}`")
-    return problems or check_fit({**role_defaults(variables.root), **values})
+    merged = {**role_defaults(variables.root), **values}
+    return problems or [*check_machine(host, merged), *check_fit(merged)]
 
 
 def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[Problem]:
@@ -80,6 +84,33 @@ def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[
         message = f"host `{host}` is in `{leaves[0]}`, but not in `{absent[-1]}`, which that preset builds on"
         return [Problem(message, f"name the hierarchy before your inventory: -i {HIERARCHY}")]
     return []
+
+
+def check_machine(host: str, values: Mapping[str, Any]) -> list[Problem]:
+    """What an inventory says of the machine itself, as a stack's output does; one by hand need not, for one node."""
+    nodes = values.get("hardware_nodes", 1)
+    problems: list[Problem] = []
+
+    def expect(name: str, right: bool, kind: str) -> None:
+        said = f"is {values[name]!r}, which is not" if name in values else "is not set: it must be"
+        if not right and (name in values or nodes > 1):
+            hint = "a stack's inventory says it: -i inventories/NAME.sh; in one of your own, set it for each host"
+            problems.append(Problem(f"`{name}` of host `{host}` {said} {kind}", hint))
+
+    rank = values.get("node_rank")
+    expect("node_rank", type(rank) is int and 0 <= rank < nodes, f"a number from 0 to {nodes - 1}, one for each node")
+    expect("private_ip", _is_address(values.get("private_ip")), "the address by which its nodes reach one another")
+    if "data_device" in values:
+        device = values["data_device"]
+        expect("data_device", isinstance(device, str) and device.startswith("/dev/"), "the path of a device")
+    return problems
+
+
+def _is_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(ip_address(value))
+    except ValueError:
+        return False
 
 
 def check_fit(values: Mapping[str, Any]) -> list[Problem]:

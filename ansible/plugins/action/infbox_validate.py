@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 
 try:
     from infbox.errors import InfboxError
-    from infbox.host import check_host
+    from infbox.host import MACHINE, check_host
     from infbox.variables import Problem, load_variables, problems_error
 except ImportError as fault:
     IMPORT_FAULT = fault
@@ -64,7 +64,7 @@ class ActionModule(ActionBase):
         values, unresolved, origins, problems = {}, set(), {}, []
         for name, value in task_vars.items():
             origins[name] = origin_of(name, value, variables.root)
-            if name not in variables.by_name:
+            if name not in variables.by_name and name not in MACHINE:
                 values[name] = None  # its name alone is of interest
                 continue
             try:
