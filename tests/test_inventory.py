@@ -250,13 +250,14 @@ def test_what_an_inventory_says_of_a_machine_has_the_shape_of_a_stacks_output(
 
 def test_a_wrong_machine_is_told_by_the_validation(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.yml"
-    hosts.write_text("cpu: {hosts: {box: {ansible_host: 192.0.2.1, data_device: sdf, node_rank: 7}}}\n")
+    hosts.write_text("cpu: {hosts: {box: {ansible_host: 192.0.2.1, data_device: sdf, node_rank: 7}, right: {node_rank: 0, private_ip: 192.0.2.2}}}\n")
     inventories = ("-i", "inventories/presets.yml", "-i", str(hosts))
     done = ansible(REPOSITORY, "ansible-playbook", *inventories, "ansible/validate.yml")
     assert done.returncode == 2
     assert "2 problems:" in done.stdout
     assert "`data_device` of host `box` is 'sdf'" in done.stdout
     assert "`node_rank` of host `box` is 7" in done.stdout
+    assert "host `right`" not in done.stdout
 
 
 def test_an_inventory_without_hosts_fails_instead_of_doing_nothing(tmp_path: Path) -> None:

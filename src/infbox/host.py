@@ -98,7 +98,8 @@ def check_machine(host: str, values: Mapping[str, Any]) -> list[Problem]:
             problems.append(Problem(f"`{name}` of host `{host}` {said} {kind}", hint))
 
     rank = values.get("node_rank")
-    expect("node_rank", type(rank) is int and 0 <= rank < nodes, f"a number from 0 to {nodes - 1}, one for each node")
+    is_rank = isinstance(rank, int) and not isinstance(rank, bool) and 0 <= rank < nodes
+    expect("node_rank", is_rank, f"a number from 0 to {nodes - 1}, one for each node")
     expect("private_ip", _is_address(values.get("private_ip")), "the address by which its nodes reach one another")
     if "data_device" in values:
         device = values["data_device"]
