@@ -250,7 +250,8 @@ def test_what_an_inventory_says_of_a_machine_has_the_shape_of_a_stacks_output(
 
 def test_a_wrong_machine_is_told_by_the_validation(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.yml"
-    hosts.write_text("cpu: {hosts: {box: {ansible_host: 192.0.2.1, data_device: sdf, node_rank: 7}, right: {node_rank: 0, private_ip: 192.0.2.2}}}\n")
+    wrong, right = "data_device: sdf, node_rank: 7", "private_ip: 192.0.2.2, node_rank: 0"
+    hosts.write_text(f"cpu: {{hosts: {{box: {{{wrong}}}, right: {{{right}}}}}}}\n")
     inventories = ("-i", "inventories/presets.yml", "-i", str(hosts))
     done = ansible(REPOSITORY, "ansible-playbook", *inventories, "ansible/validate.yml")
     assert done.returncode == 2
