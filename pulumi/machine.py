@@ -9,8 +9,7 @@ from typing import Any
 
 from infbox.catalogue import InstanceType, instance_type, parse_gpus
 from infbox.errors import StackError
-from infbox.planner import plan_preset
-from infbox.planner.presets import role_defaults
+from infbox.planner import plan_preset, role_defaults
 from infbox.preset import load_hierarchy, load_preset
 from settings import Settings
 
