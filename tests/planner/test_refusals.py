@@ -205,6 +205,13 @@ def test_a_context_beyond_the_native_one_without_yarn() -> None:
     ]
 
 
+def test_what_the_mend_of_a_context_mends_too_gets_no_advice_of_its_own() -> None:
+    found = plan(f"{CODER_32B}-AWQ", "1xL40S", vllm_max_model_len=99_999_999)
+    context, memory = found.refusals
+    assert (context.kind, context.instead) == ("context", "write `vllm_max_model_len: 32768`")
+    assert (memory.kind, memory.instead) == ("memory", "nothing more: with the above mended, it fits")
+
+
 def test_the_lines_that_are_proposed_are_accepted() -> None:
     variables = values(f"{CODER_32B}-AWQ", "1xL40S", vllm_max_model_len=65536)
     overrides = yarn_overrides(setup_of(variables))

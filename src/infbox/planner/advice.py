@@ -39,7 +39,10 @@ def instead(setup: Setup, fault: Fault) -> str:
     """One sentence that says what would work, for one of the setup's faults."""
     if direct := _direct(setup, fault):
         return direct
-    found = _distinct(working(repaired(setup), fault))
+    mended = repaired(setup)
+    if mended != setup and not faults(mended):
+        return "nothing more: with the above mended, it fits"
+    found = _distinct(working(mended, fault))
     if not found:
         return "nothing near it works in the catalogue: take a smaller model, or larger GPUs"
     return "; or ".join(change.how for change in found[:TOLD])
