@@ -58,6 +58,14 @@ def test_a_taken_port_and_a_small_disk_are_one_message(box: FaultyBox) -> None:
     assert not box.touched()
 
 
+def test_a_machine_with_less_memory_than_its_preset_needs(box: FaultyBox) -> None:
+    for options in ([], ["--check"]):
+        said = message(box.play(*options, tags="hardware", hardware_ram_gib=100_000))
+        assert "`hardware_ram_gib` is 100000, and this machine has " in said
+        assert "hint: use a machine like the preset's, or a preset for this one" in said
+    assert not box.touched()
+
+
 def test_the_machine_is_checked_in_under_two_seconds(box: FaultyBox) -> None:
     arguments = {"ports": {"caddy_https_port": 443}, "space": [{"path": "/opt/x", "gigabytes": 1, "until": "/opt/x/y"}]}
     command = [

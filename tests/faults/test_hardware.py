@@ -1,10 +1,10 @@
-"""A machine that is less than its preset needs: role `hardware` says so before anything is changed."""
+"""How role `hardware` counts GPUs, on a stand-in for /sys/bus/pci: no host here has one."""
 
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from faulty_box import FaultyBox, ansible_module, message
+from faulty_box import ansible_module
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,3 @@ def test_gpus_are_counted_on_pci_without_their_audio_and_without_others(module: 
     (tmp_path / "0000:01:00.0").mkdir()
     assert module.nvidia_gpus(tmp_path) == 2
     assert module.nvidia_gpus(tmp_path / "none") == 0
-
-
-def test_too_little_memory(box: FaultyBox) -> None:
-    for options in ([], ["--check"]):
-        said = message(box.play(*options, tags="hardware", hardware_ram_gib=100_000))
-        assert "`hardware_ram_gib` is 100000, and this machine has " in said
-        assert "hint: use a machine like the preset's, or a preset for this one" in said
-    assert not box.touched()
