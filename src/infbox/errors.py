@@ -8,6 +8,7 @@ The tree::
     ├── ModelError         a model cannot be fetched, or what was fetched is not a model
     ├── KeyStoreError      the store of API keys cannot be read or changed
     ├── StorageError       a disk cannot be used, or must not be formatted
+    ├── WorkspaceError     a folder cannot be taken for a workspace, or what is in it cannot be asked for
     └── NotReadyError      a service did not answer as a working one does
 
 Programs raise these; `infbox.cli` prints them as one sentence, a blank line and `hint: …`, and exits 1.
@@ -49,6 +50,10 @@ class KeyStoreError(InfboxError):
 
 class StorageError(InfboxError):
     """A disk cannot be used, or must not be formatted."""
+
+
+class WorkspaceError(InfboxError):
+    """A folder cannot be taken for a workspace, or what is in it cannot be asked for."""
 
 
 class NotReadyError(InfboxError):

@@ -1,0 +1,165 @@
+"""What is a secret: by a file's name, which costs nothing, and by its content, which is for files that a pack takes.
+
+By content only what has a form of its own counts: a private key with its body, a token with its issuer's prefix. What
+guesses (entropy, words such as `password`, addresses with a password, JWTs, bare hex) is left out on purpose: in
+ordinary code it finds lock files, hashes and tests. The forms are detect-secrets' where it has them, and those below
+that came after its last release. Nothing is ever asked of an issuer.
+"""
+
+import importlib
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Protocol, cast
+
+# Names are compared in lower case. A trailing `*` or a leading one stands for anything.
+_FOLDERS = frozenset({".ssh", ".gnupg", ".password-store"})
+_IN_FOLDERS = frozenset({".aws/config", ".docker/config.json", ".kube/config"})
+_NAMES = frozenset(
+    {
+        ".boto",
+        ".dockercfg",
+        ".git-credentials",
+        ".htpasswd",
+        ".my.cnf",
+        ".netrc",
+        ".npmrc",
+        ".pgpass",
+        ".pypirc",
+        ".s3cfg",
+        ".terraformrc",
+        ".vault-token",
+        "_netrc",
+        "application_default_credentials.json",
+        "client_secret.json",
+        "credentials",
+        "credentials.json",
+        "credentials.toml",
+        "credentials.yaml",
+        "credentials.yml",
+        "master.key",
+        "secrets.json",
+        "secrets.toml",
+        "secrets.yaml",
+        "secrets.yml",
+        "secring.gpg",
+        "service-account.json",
+        "service_account.json",
+        "token.pickle",
+    }
+)
+_BEGINNINGS = (".env", ".vault_pass", ".vault-pass")
+_KEY_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "ssh_host_")
+_ENDINGS = (
+    *(
+        ".pem",
+        ".key",
+        ".p8",
+        ".p12",
+        ".pfx",
+        ".pkcs12",
+        ".jks",
+        ".keystore",
+        ".bks",
+        ".ppk",
+        ".kdb",
+        ".kdbx",
+        ".agekey",
+    ),
+    *(".tfstate", ".tfstate.backup", ".tfvars", ".tfvars.json", ".ovpn", ".mobileprovision", ".env"),
+)
+
+
+def secret_name(path: str) -> str | None:
+    """The rule by which a path's names say that a secret is in it, as in `the name .env*`; None if none does.
+
+    Args:
+        path: relative, with slashes.
+    """
+    *folders, name = path.lower().split("/")
+    if folder := next((each for each in folders if each in _FOLDERS), None):
+        return f"the folder {folder}/"
+    if (inner := "/".join((*folders[-1:], name))) in _IN_FOLDERS:
+        return f"the name {inner}"
+    if name in _NAMES:
+        return f"the name {name}"
+    if beginning := next((each for each in _BEGINNINGS if name.startswith(each)), None):
+        return f"the name {beginning}*"
+    if not name.endswith(".pub") and (key := next((each for each in _KEY_NAMES if name.startswith(each)), None)):
+        return f"the name {key}*"
+    if ending := next((each for each in _ENDINGS if name.endswith(each)), None):
+        return f"the name *{ending}"
+    return None
+
+
+_DETECTORS = {
+    "aws": "AWSKeyDetector",
+    "azure_storage_key": "AzureStorageKeyDetector",
+    "github_token": "GitHubTokenDetector",
+    "gitlab_token": "GitLabTokenDetector",
+    "openai": "OpenAIDetector",
+    "pypi_token": "PypiTokenDetector",
+    "sendgrid": "SendGridDetector",
+    "slack": "SlackDetector",
+    "square_oauth": "SquareOAuthDetector",
+    "stripe": "StripeDetector",
+}
+# detect-secrets takes the header of a private key alone, which code that reads keys has too; so the body counts here.
+_LATER_FORMS = {
+    "Private Key": r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:\s|\\n|\\r|[\"'+,])*"
+    r"(?:[A-Za-z-]+: [^\n]{0,200}\n\s*)*[A-Za-z0-9+/=]{32}",
+    "PuTTY Private Key": r"^PuTTY-User-Key-File-[23]: ",
+    "age Secret Key": r"\bAGE-SECRET-KEY-1[0-9A-Z]{58}\b",
+    "Anthropic API Key": r"\bsk-ant-(?:api|admin)\d{2}-[\w-]{80,}",
+    "DigitalOcean Token": r"\bdo[oprt]_v1_[0-9a-f]{64}\b",
+    "GitHub Fine-grained Token": r"\bgithub_pat_\w{82}\b",
+    "Google API Key": r"\bAIza[\w-]{35}\b",
+    "Hugging Face Token": r"\bhf_[A-Za-z]{34}\b",
+    "npm Token": r"\bnpm_[A-Za-z0-9]{36}\b",
+    "infbox Key": r"(?<![\w-])infbox-[A-Za-z0-9_-]{43}(?![\w-])",
+}
+_EXAMPLE = re.compile(r"EXAMPLE|x{8}|X{8}|0{8}|\*{4}")
+
+
+class _Detector(Protocol):
+    secret_type: str
+
+    def analyze_string(self, string: str) -> Iterable[Any]: ...
+
+
+def secret_in(content: bytes) -> str | None:
+    """The kind of secret in a file and the line it begins at, as in `GitHub Token at line 3`; None if there is none.
+
+    What says of itself that it is an example (`EXAMPLE`, eight x or zeros) does not count.
+
+    Args:
+        content: the whole file.
+    """
+    text = content.decode("utf-8", "replace")
+    for kind, pattern in _later_forms():
+        for match in pattern.finditer(text):
+            if not _EXAMPLE.search(match.group()):
+                return _described(kind, text, match.start())
+    for detector in _detectors():
+        for found in detector.analyze_string(text):
+            if not _EXAMPLE.search(secret := str(found)):
+                return _described(detector.secret_type, text, text.find(secret))
+    return None
+
+
+def _described(kind: str, text: str, place: int) -> str:
+    return f"{kind} at line {text.count(chr(10), 0, max(place, 0)) + 1}"
+
+
+@cache
+def _later_forms() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((kind, re.compile(form, re.MULTILINE)) for kind, form in _LATER_FORMS.items())
+
+
+@cache
+def _detectors() -> tuple[_Detector, ...]:
+    """Loaded with the first file whose content is asked about: they bring an HTTP client along, which is not used."""
+    modules = (
+        (importlib.import_module(f"detect_secrets.plugins.{module}"), name) for module, name in _DETECTORS.items()
+    )
+    return tuple(cast(_Detector, getattr(module, name)()) for module, name in modules)
