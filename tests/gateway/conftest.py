@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -9,6 +11,8 @@ import pytest
 import uvicorn
 from gateway_box import Box
 from scripted_engine import ScriptedEngine, until
+from toy_engine import ToyEngine
+from toy_watcher import ToyWatcher
 
 from infbox.gateway.server import make_config
 from infbox.gateway.settings import Settings
@@ -35,8 +39,9 @@ async def engine(settings: Settings) -> AsyncIterator[ScriptedEngine]:
     await engine.stop()
 
 
-@pytest.fixture
-async def box(settings: Settings, engine: ScriptedEngine) -> AsyncIterator[Box]:
+@asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[Box]:
+    """A gateway with these settings, and a first key: alice's, of team-a."""
     store = KeyStore(settings.keys_file)
     key = store.add("alice", "team-a")
     server = uvicorn.Server(make_config(settings))
@@ -47,3 +52,31 @@ async def box(settings: Settings, engine: ScriptedEngine) -> AsyncIterator[Box]:
         yield Box(settings, store, key, client)
     server.should_exit = True
     await serving
+
+
+@pytest.fixture
+async def box(settings: Settings, engine: ScriptedEngine) -> AsyncIterator[Box]:
+    async with serve(settings) as box:
+        yield box
+
+
+@pytest.fixture
+def toy(engine: ScriptedEngine) -> ToyEngine:
+    engine.script = toy = ToyEngine()
+    return toy
+
+
+@pytest.fixture
+async def watcher(tmp_path: Path) -> AsyncIterator[ToyWatcher]:
+    watcher = ToyWatcher(tmp_path / "watcher.sock")
+    await watcher.start()
+    yield watcher
+    await watcher.stop()
+
+
+@pytest.fixture
+async def code_box(settings: Settings, toy: ToyEngine, watcher: ToyWatcher) -> AsyncIterator[Box]:
+    """A gateway with a watcher, which does not prewarm."""
+    more = {"watcher_socket": watcher.path, "watcher_timeout_seconds": 5, "prewarm_piece_seconds": 0}
+    async with serve(replace(settings, **more)) as box:
+        yield box

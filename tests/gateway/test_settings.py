@@ -49,9 +49,28 @@ def test_a_missing_or_relative_path_is_named(variable: str):
         "GATEWAY_SHUTDOWN_TIMEOUT_SECONDS",
         "GATEWAY_READY_TTL_SECONDS",
         "GATEWAY_CONNECT_TIMEOUT_SECONDS",
+        "GATEWAY_WATCHER_TIMEOUT_SECONDS",
+        "GATEWAY_CONVERSATION_IDLE_SECONDS",
+        "GATEWAY_PREWARM_PIECE_SECONDS",
     ],
 )
 @pytest.mark.parametrize("value", ["32M", "-1", "nan", "inf"])
 def test_an_unusable_number_is_named(variable: str, value: str):
     with pytest.raises(InfboxError, match=f"{variable} is '{value}'"):
         Settings.from_environment({**NEEDED, variable: value})
+
+
+def test_the_watchers_settings_are_optional():
+    more = {
+        "GATEWAY_WATCHER_SOCKET": "/run/infbox-watcher/watcher.sock",
+        "GATEWAY_METRICS_FILE": "/run/infbox-gateway/metrics.prom",
+        "GATEWAY_PREWARM_PIECE_SECONDS": "0",
+    }
+    settings = Settings.from_environment({**NEEDED, **more})
+    assert settings.watcher_socket == Path(more["GATEWAY_WATCHER_SOCKET"])
+    assert settings.metrics_file == Path(more["GATEWAY_METRICS_FILE"])
+    assert (settings.prewarm_piece_seconds, settings.conversation_idle_seconds) == (0, 1800)
+    assert Settings.from_environment(NEEDED).watcher_socket is None
+    for variable in ("GATEWAY_WATCHER_SOCKET", "GATEWAY_METRICS_FILE"):
+        with pytest.raises(InfboxError, match=f"{variable} is 'x'"):
+            Settings.from_environment({**NEEDED, variable: "x"})

@@ -11,6 +11,7 @@ Where things are::
     bodies.py      what may be in a client's JSON, and what the engine gets of it
     engine.py      the client to the engine's socket
     relay.py       an answer of the engine on its way to the client, byte by byte
+    code/          requests with a workspace in their context
     readiness.py   whether the engine generates
     access_log.py  one line a request
     refusal.py     errors in OpenAI's format

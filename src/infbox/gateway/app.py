@@ -16,6 +16,8 @@ from infbox.gateway.access_log import AccessRecord
 from infbox.gateway.activity import Activity
 from infbox.gateway.auth import KeyRing
 from infbox.gateway.bodies import ClientGoneError, engine_body, parse_object, read_body
+from infbox.gateway.code.context import CodeContext
+from infbox.gateway.code.people import People
 from infbox.gateway.engine import Engine, broken
 from infbox.gateway.readiness import Readiness
 from infbox.gateway.refusal import Refusal, send_json
@@ -45,6 +47,8 @@ class Gateway:
         self._keys = keys
         self._readiness = readiness
         self._activity = Activity(settings.activity_file)
+        self._people = People()
+        self._code = CodeContext(settings, engine) if settings.watcher_socket else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection: the application's life, or one request."""
@@ -61,11 +65,15 @@ class Gateway:
         await receive()
         self._keys.refresh()
         await self._engine.open()
+        if self._code is not None:
+            await self._code.open()
         keeping = asyncio.create_task(self._activity.keep())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         keeping.cancel()
         self._readiness.close()
+        if self._code is not None:
+            await self._code.close()
         await self._engine.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -106,21 +114,38 @@ class Gateway:
         self, route: allowlist.Route, key: Key, headers: Headers, receive: Receive, send: Send, record: AccessRecord
     ) -> None:
         if route.template == allowlist.MODEL:
-            return await self._model(route.model, send)
+            return await self._model(route.model, key, send)
+        if route.template == allowlist.MODELS and self._code is not None:
+            return await self._models(key, send)
         question = _question(route.template, headers)
-        if question.method == "POST":
-            question.body = await self._body(headers, receive, key.tenant)
-        try:
-            record.outcome = await relay(self._engine, question, receive, send, self._readiness.token_seen)
-        except Refusal:
-            self._readiness.doubt()
-            raise
+        request = await self._request(headers, receive) if question.method == "POST" else None
+        with self._people.waiting() as first_token:
+            if request is not None:
+                await self._fill(question, key, headers, request)
+
+            def generated() -> None:
+                first_token()
+                self._readiness.token_seen()
+
+            try:
+                record.outcome = await relay(self._engine, question, receive, send, generated)
+            except Refusal:
+                self._readiness.doubt()
+                raise
         if record.outcome:
             self._readiness.doubt()
         return None
 
-    async def _body(self, headers: Headers, receive: Receive, tenant: str) -> bytes:
-        return engine_body(parse_object(await read_body(headers, receive, self._settings.max_body_bytes)), tenant)
+    async def _request(self, headers: Headers, receive: Receive) -> dict[str, object]:
+        return parse_object(await read_body(headers, receive, self._settings.max_body_bytes))
+
+    async def _fill(self, question: Question, key: Key, headers: Headers, request: dict[str, object]) -> None:
+        """Make the engine's body of the client's request."""
+        prepared = await self._code.prepare(question.path, key, headers, request) if self._code is not None else None
+        if prepared is None:
+            question.body = engine_body(request, key.tenant)
+        else:
+            question.body, question.code = prepared
 
     async def _ready(self, send: Send) -> None:
         reason = await self._readiness.reason()
@@ -128,17 +153,25 @@ class Gateway:
             raise Refusal(503, "engine_not_ready", reason, {"retry-after": "1"})
         await send_json(send, 200, b'{"status":"ready"}')
 
-    async def _model(self, name: str, send: Send) -> None:
+    async def _model(self, name: str, key: Key, send: Send) -> None:
         # vLLM lists models but has no path for one of them; OpenAI's API has.
+        for model in await self._cards(key):
+            if isinstance(model, dict) and cast("dict[str, object]", model).get("id") == name:
+                return await send_json(send, 200, json.dumps(model).encode())
+        raise Refusal(404, "model_not_found", f"There is no model {name!r} here. GET /v1/models lists them.")
+
+    async def _models(self, key: Key, send: Send) -> None:
+        await send_json(send, 200, json.dumps({"object": "list", "data": await self._cards(key)}).encode())
+
+    async def _cards(self, key: Key) -> list[object]:
+        """The engine's models, and what this key has of them besides."""
         answer = await self._engine.ask(Ask("GET", MODELS_PATH))
         listing = answer.json()
         models = cast("dict[str, object]", listing).get("data") if isinstance(listing, dict) else None
         if answer.status != 200 or not isinstance(models, list):
             raise broken(f"The engine answered {answer.status} when asked for its models.")
-        for model in cast("list[object]", models):
-            if isinstance(model, dict) and cast("dict[str, object]", model).get("id") == name:
-                return await send_json(send, 200, json.dumps(model).encode())
-        raise Refusal(404, "model_not_found", f"There is no model {name!r} here. GET /v1/models lists them.")
+        cards = cast("list[object]", models)
+        return cards if self._code is None else [*cards, *await self._code.cards(key, cards)]
 
 
 def _question(path: str, headers: Headers) -> Question:

@@ -13,6 +13,7 @@ import aiohttp
 from starlette.types import Receive, Send
 
 from infbox.gateway.bodies import ClientGoneError
+from infbox.gateway.code.answers import CodeAnswer
 from infbox.gateway.engine import Engine, broken
 from infbox.gateway.refusal import SERVER_ERROR, error_json
 
@@ -27,13 +28,14 @@ CUT = "engine cut"  # the outcome of an answer that the engine did not finish
 
 @dataclass
 class Question:
-    """A request to the engine, and the ids that it has there and for the client."""
+    """A request to the engine, and the ids that it has there and for the client; `code` if it has a workspace."""
 
     method: str
     path: str
     engine_request_id: str
     client_request_id: str
     body: bytes | None = None
+    code: CodeAnswer | None = None
 
     def take_body(self) -> bytes | None:
         """The body, let go of: a long prompt must not stay in memory for as long as its answer streams."""
@@ -100,20 +102,51 @@ async def _answer(engine: Engine, question: Question, send: Send, generated: Cal
             raise broken(f"The engine answered {response.status} without an explanation.")
         events = content_type.startswith("text/event-stream")
         fields = [(name, response.headers[name]) for name in PASSED_HEADERS if name in response.headers]
+        fields.append(("x-request-id", question.client_request_id))
+        if question.code is not None and not events:
+            return await _send_whole(response, question.code, fields, send, generated)
         if not events and response.content_length is not None:
             fields.append(("content-length", str(response.content_length)))
-        fields.append(("x-request-id", question.client_request_id))
+        if question.code is not None:
+            fields.extend(question.code.headers.items())
         raw = [(name.encode(), value.encode("latin-1")) for name, value in fields]
         await send({"type": "http.response.start", "status": response.status, "headers": raw})
         if events:
-            return await _pass_events(response, send, generated)
+            return await _pass_events(response, question.code, send, generated)
         return await _pass_body(response, question, send, generated)
 
 
-async def _pass_events(response: aiohttp.ClientResponse, send: Send, generated: Callable[[], None]) -> str:
+async def _send_whole(
+    response: aiohttp.ClientResponse,
+    code: CodeAnswer,
+    fields: list[tuple[str, str]],
+    send: Send,
+    generated: Callable[[], None],
+) -> str:
+    """Pass on an answer whose head says what the body does: it is read to its end first."""
+    try:
+        body = await response.read()
+    except aiohttp.ClientError:
+        raise broken("The engine closed the connection in the middle of its answer.") from None
+    if response.status == 200:
+        generated()
+        code.whole(body)
+        fields.extend(code.headers.items())
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in (*fields, ("content-length", str(len(body))))]
+    await send({"type": "http.response.start", "status": response.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+    return ""
+
+
+async def _pass_events(
+    response: aiohttp.ClientResponse, code: CodeAnswer | None, send: Send, generated: Callable[[], None]
+) -> str:
     tail = EventTail()
     try:
-        async for chunk in response.content.iter_any():
+        async for piece in response.content.iter_any():
+            chunk = piece if code is None else code.feed(piece)
+            if not chunk:
+                continue
             tail.feed(chunk)
             if tail.failed:
                 # vLLM reports a failure inside a stream as an event, and then says [DONE] as if all were well.
@@ -123,6 +156,9 @@ async def _pass_events(response: aiohttp.ClientResponse, send: Send, generated: 
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except aiohttp.ClientError:
         pass  # what counts is how far the stream came
+    if code is not None and (held := code.rest()):
+        tail.feed(held)
+        await send({"type": "http.response.body", "body": held, "more_body": True})
     whole = tail.done or tail.failed
     last = b"" if whole else (b"\n\n" if tail.within_event else b"") + CUT_EVENT
     await send({"type": "http.response.body", "body": last})
