@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "say whether a preset's model fits a machine, and what would",
     "model": "fetch and verify models",
     "key": "make, list and remove API keys",
+    "index": "say what of a workspace models know, and why not the rest",
     "ready": "wait until a service works",
     "storage": "format, mount and grow the box's disks",
     "idle": "stop the machine when nobody uses it",

@@ -244,21 +244,18 @@ class Selector:
             while to_enter:
                 folder = to_enter.pop()
                 try:
-                    entries = os.scandir(os.path.join(self.root, folder))
+                    with os.scandir(os.path.join(self.root, folder)) as scanned:
+                        entries = list(scanned)
                 except OSError:
                     continue
                 folders.add(folder)
                 prefix = folder + b"/" if folder else b""
-                with entries:
-                    for entry in entries:
-                        path = prefix + entry.name
-                        if entry.is_file(follow_symlinks=False):
-                            regular.add(path)
-                        elif entry.is_dir(follow_symlinks=False) and entry.name != b".git" and path not in boundaries:
-                            if path in known:
-                                to_enter.append(path)
-                            else:
-                                to_ask.add(path)
+                for entry in entries:
+                    path = prefix + entry.name
+                    if entry.is_file(follow_symlinks=False):
+                        regular.add(path)
+                    elif entry.is_dir(follow_symlinks=False) and entry.name != b".git" and path not in boundaries:
+                        (to_enter.append if path in known else to_ask.add)(path)
             to_enter = list(to_ask - self.ignored(repository, dict.fromkeys(to_ask, True)))
             to_ask = set()
         return folders, regular
