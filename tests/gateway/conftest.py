@@ -49,9 +49,11 @@ async def serve(settings: Settings) -> AsyncIterator[Box]:
     await until(lambda: server.started)
     connector = aiohttp.UnixConnector(str(settings.socket), force_close=True)
     async with aiohttp.ClientSession("http://box", connector=connector, auto_decompress=False) as client:
-        yield Box(settings, store, key, client)
-    server.should_exit = True
-    await serving
+        try:
+            yield Box(settings, store, key, client)
+        finally:
+            server.should_exit = True
+            await serving
 
 
 @pytest.fixture

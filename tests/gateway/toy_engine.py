@@ -46,6 +46,7 @@ class ToyEngine:
         self.blocks: set[tuple[str, tuple[int, ...]]] = set()
         self.gate = asyncio.Event()  # a prompt is computed only while it is set
         self.gate.set()
+        self.budget = 0  # so many blocks are computed without it
 
     def tokens(self, text: str) -> list[int]:
         pattern = "|".join([*map(re.escape, self.control), r"\n+", r"(?s:.)"])
@@ -141,9 +142,13 @@ class ToyEngine:
 
     async def compute(self, exchange: Exchange, salt: str, prompt: list[int]) -> int:
         """How many tokens were cached. Blocks get into the cache one by one while the gate is open."""
-        blocks = [(salt, tuple(prompt[:end])) for end in range(BLOCK, len(prompt), BLOCK)]
+        blocks = [(salt, tuple(prompt[:end])) for end in range(BLOCK, len(prompt) + 1, BLOCK)]
         cached = next((i for i, block in enumerate(blocks) if block not in self.blocks), len(blocks))
         for block in blocks[cached:]:
+            if self.budget > 0:
+                self.budget -= 1
+                self.blocks.add(block)
+                continue
             gate = asyncio.ensure_future(self.gate.wait())
             gone = asyncio.ensure_future(exchange.vanished.wait())
             await asyncio.wait((gate, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -152,4 +157,4 @@ class ToyEngine:
             if exchange.vanished.is_set():
                 raise ConnectionError
             self.blocks.add(block)
-        return cached * BLOCK
+        return min(cached, (len(prompt) - 1) // BLOCK) * BLOCK  # one token must be left to compute

@@ -48,7 +48,7 @@ class Gateway:
         self._readiness = readiness
         self._activity = Activity(settings.activity_file)
         self._people = People()
-        self._code = CodeContext(settings, engine) if settings.watcher_socket else None
+        self._code = CodeContext(settings, engine, self._people) if settings.watcher_socket else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection: the application's life, or one request."""

@@ -10,7 +10,9 @@ Where things are::
     splice.py         a request's ids with the pack in them, and the body that carries them
     completions.py    the same for completions, and fill-in-the-middle
     answers.py        what an answer says of the prefix cache, for headers and counters
-    people.py         who waits for a first token
+    tally.py          prewarmed tokens, and how many were hit later; the file of metrics
+    people.py         who waits for a first token: prewarming stands back for them
+    prewarm.py        computes packs before anyone asks for them
     context.py        the above, put together for `infbox.gateway.app`
 
 The gateway never sees a file: the watcher gives it token ids, and the engine tells it those of the client's request.
