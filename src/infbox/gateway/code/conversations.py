@@ -60,13 +60,8 @@ class Conversations:
         pins = self._keys.setdefault(key, OrderedDict())
         seed = f"{pack.workspace.tenant}/{pack.workspace.name}".encode()
         marks = list(_running(seed, messages))
-        found: Pin | None = None
-        for mark in reversed(marks[:-1]):
-            if mark in pins:
-                _, found = pins[mark]
-                break
-        if found is None or not found.holds(pack):
-            found = newest(pack)
+        earlier = (pins[mark][1] for mark in reversed(marks[:-1]) if mark in pins)
+        found = next((pin for pin in earlier if pin.holds(pack)), None) or newest(pack)
         if marks:
             pins[marks[-1]] = (now, found)
             pins.move_to_end(marks[-1])

@@ -40,6 +40,7 @@ POLL_SECONDS = 30.0
 LISTING_SECONDS = 5.0
 ENGINE_SECONDS = 1.0
 RETRY_SECONDS = 2.0
+UNCHANGED_SECONDS = 0.1
 
 Key = tuple[str, str]
 
@@ -118,7 +119,7 @@ class Prewarmer:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if pack.digest == digest:
-                await asyncio.sleep(0)  # a watcher that does not wait must not keep everything else from running
+                await asyncio.sleep(UNCHANGED_SECONDS)  # should a watcher not wait as it was asked to
                 continue
             digest = pack.digest
             self._newest.pop(key, None)
