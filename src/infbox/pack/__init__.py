@@ -8,7 +8,8 @@
       diffs.py         unified diffs, made and applied
       overlay.py       `Packer`: saves become overlay entries
       rebase.py        `build`, `rebase` and `Rules`: bases, and where to cut them
-      budget.py        which files are shown whole where not all fit
+      budget.py        which files are shown whole, and which never
+      symbols.py       what is said of the others
     store.py           a pack on disk
 
 The way: `Selector` says which files there are and reads them, `build` makes the first pack of them, `Packer` keeps it

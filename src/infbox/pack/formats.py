@@ -14,7 +14,7 @@ from dataclasses import dataclass
 FORMAT_VERSION = 1
 
 _NO_NEWLINE = "\\ No newline at end of file\n"
-_TO_QUOTE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\"\\\ud800-\udfff]|: | -> |^ | $")
+_TO_QUOTE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\"\\\ud800-\udfff]|: | -> |^[ #`]| $")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _CHANGES = (
     "The files above have changed since. What follows are the changes, oldest first, as unified diffs or whole files; "
@@ -63,9 +63,9 @@ class PlainFormat:
         """What the overlay begins with."""
         return ["# Changes\n" + _CHANGES]
 
-    def omitted(self, paths: Sequence[str], count: int) -> list[Part]:
-        """Files of which at most the name is shown; `paths` are the first of `count`."""
-        return ["## " + _omitted(paths, count)]
+    def omitted(self, lines: Sequence[tuple[str, str]], count: int) -> list[Part]:
+        """Files that are not shown whole: names and outlines, which may be empty, of some of `count`."""
+        return ["## " + _omitted(lines, count)]
 
     def fim(self, path: str, prefix: str, suffix: str) -> list[Part] | None:
         """What stands after a pack so that the model writes what is between `prefix` and `suffix` of a file.
@@ -123,8 +123,8 @@ class MarkedFormat(PlainFormat):
         start = [prefix_marker, title] if self._fim.path_inside else [title, prefix_marker]
         return [self._file, *start, prefix, suffix_marker, suffix, middle_marker]
 
-    def omitted(self, paths: Sequence[str], count: int) -> list[Part]:
-        return [self._file, "Omitted: \n" + _omitted(paths, count)]
+    def omitted(self, lines: Sequence[tuple[str, str]], count: int) -> list[Part]:
+        return [self._file, "Omitted: \n" + _omitted(lines, count)]
 
 
 PLAIN = PlainFormat()
@@ -147,7 +147,7 @@ def quote(path: str) -> str:
     """A path on one line that reads as nothing else: as it is, or quoted as git quotes it.
 
     Quoted are control characters, quotes, backslashes, bytes that are no UTF-8 (surrogate escapes), spaces at the ends,
-    and what separates a title from a path. No two paths are written alike.
+    what separates a title from a path, and what a title of ours begins with. No two paths are written alike.
     """
     if path and not _TO_QUOTE.search(path):
         return path
@@ -164,9 +164,14 @@ def shown_text(content: bytes) -> str:
     return content.decode(errors="backslashreplace")
 
 
-def _omitted(paths: Sequence[str], count: int) -> str:
-    names = "".join(f"{quote(path)}\n" for path in paths)
-    return f"Further files, by name only ({count} in all):\n{names}"
+def omitted_line(path: str, outline: str) -> str:
+    """A file that is not shown whole, on one line."""
+    return f"{quote(path)}: {outline}\n" if outline else f"{quote(path)}\n"
+
+
+def _omitted(lines: Sequence[tuple[str, str]], count: int) -> str:
+    listed = "".join(omitted_line(path, outline) for path, outline in lines)
+    return f"Further files ({count} in all), by name, some with what they define:\n{listed}"
 
 
 def _octal(letter: str) -> str:

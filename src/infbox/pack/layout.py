@@ -7,13 +7,14 @@ the base, then the overlay's changes in order.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from infbox.pack import diffs
 from infbox.pack.formats import Part
+from infbox.pack.history import path_bytes
 from infbox.pack.tokens import PackTokenizer, TokenIds, join
 
 Kind = Literal["header", "file", "omitted", "note", "changed", "renamed", "deleted"]
@@ -28,7 +29,8 @@ class Segment:
         path: the file it is about, or "".
         body: a `file`'s text, or the hunks of a `changed` or `renamed` one.
         old_path: what a `renamed` file was called.
-        names: the paths of an `omitted` segment.
+        names: the paths of an `omitted` segment, by their bytes, also those that it has no room to say.
+        outlines: what each of `names` defines, or "".
     """
 
     kind: Kind
@@ -37,6 +39,7 @@ class Segment:
     body: str = ""
     old_path: str = ""
     names: tuple[str, ...] = ()
+    outlines: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -112,13 +115,13 @@ class Pack:
         return shown
 
     @cached_property
-    def omitted(self) -> frozenset[str]:
-        """Paths of which only the name is shown."""
-        names: set[str] = set()
+    def omitted(self) -> dict[str, str]:
+        """Outlines of the files that are not shown whole, by path."""
+        omitted: dict[str, str] = {}
         for segment in (*self.base, *self.overlay):
-            names.discard(segment.path)
-            names.update(segment.names)
-        return frozenset(names)
+            omitted.pop(segment.path, None)
+            omitted.update(zip(segment.names, segment.outlines, strict=True))
+        return omitted
 
 
 class Writer:
@@ -136,10 +139,12 @@ class Writer:
         """A whole file."""
         return Segment("file", self._ids(self._format.file(path, text)), path, text)
 
-    def omitted(self, names: Sequence[str], listed: int | None = None) -> Segment:
-        """Files by name only, the first `listed` of them; the others are counted."""
-        ids = self._ids(self._format.omitted(names[:listed], len(names)))
-        return Segment("omitted", ids, names=tuple(names))
+    def omitted(self, outlines: Mapping[str, str], listed: Collection[str] | None = None) -> Segment:
+        """Files by name and outline; `listed`: of only these it is said, the others are counted."""
+        names = sorted(outlines, key=path_bytes)
+        lines = [(name, outlines[name]) for name in names if listed is None or name in listed]
+        ids = self._ids(self._format.omitted(lines, len(names)))
+        return Segment("omitted", ids, names=tuple(names), outlines=tuple(outlines[name] for name in names))
 
     def note(self) -> Segment:
         """What an overlay begins with."""

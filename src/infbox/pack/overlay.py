@@ -10,16 +10,19 @@ in place, with what was saved since.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from infbox.pack.budget import is_machine_written
 from infbox.pack.diffs import split_lines
 from infbox.pack.formats import shown_text
 from infbox.pack.history import path_bytes
 from infbox.pack.layout import Pack, Segment, Writer
 from infbox.pack.rebase import DEFAULT_RULES, Rules, needs_rebase, rebase
+from infbox.pack.symbols import outlines
 from infbox.pack.tokens import PackTokenizer
 
-# Above this many pairs only renames without a change are looked for, as git does.
-_COMPARED_PAIRS = 10_000
+# Lines to compare, above which only renames without a change are looked for.
+_COMPARED_LINES = 2_000_000
 # The share of lines that a renamed file keeps, as for git.
 _SIMILAR = 0.5
 
@@ -49,8 +52,14 @@ class Packer:
         self._note(path, None if content is None else shown_text(content))
 
     def _note(self, path: str, text: str | None) -> None:
-        known = self._shown.get(path)
-        if text == known and (text is not None or path not in self.pack.omitted):
+        omitted = path in self.pack.omitted
+        if text is None:
+            same = not omitted and path not in self._shown
+        elif omitted and is_machine_written(path, text):
+            same = True
+        else:
+            same = self._shown.get(path) == text
+        if same:
             self._pending.pop(path, None)
         else:
             self._pending[path] = text
@@ -63,19 +72,38 @@ class Packer:
     def seal(self) -> Pack:
         """Append what is pending, and return the pack: from now on it is taken as seen by a request."""
         if self._pending:
-            entries = append_entries(self.writer, self._shown, self._pending)
-            note = () if self.pack.overlay else (self.writer.note(),)
-            pack = _with(self.pack, (*self.pack.overlay, *note, *entries))
-            for path, text in self._pending.items():
-                if text is None:
+            pending, self._pending = self._pending, {}
+            left_out = self._left_out(pending)
+            changes = {path: text for path, text in pending.items() if path not in left_out}
+            entries = append_entries(self.writer, self._shown, changes)
+            said = {path: line for path, line in left_out.items() if self.pack.omitted.get(path) != line}
+            entries += [self.writer.omitted(said)] if said else []
+            if entries:
+                self.pack = self._with(self.pack, entries)
+            for path, text in pending.items():
+                if text is None or path in left_out:
                     self._shown.pop(path, None)
                 else:
                     self._shown[path] = text
-            self._pending = {}
-            self.pack = pack
-            if self.rules.budget_tokens is not None and pack.tokens > self.rules.budget_tokens:
-                self.swap(rebase(self.writer, pack, self.rules))
+            if self.rules.budget_tokens is not None and self.pack.tokens > self.rules.budget_tokens:
+                self.swap(rebase(self.writer, self.pack, self.rules))
         return self.pack
+
+    def _left_out(self, changes: Mapping[str, str | None]) -> dict[str, str]:
+        """Outlines of the files not to be shown: for what they are, or as new ones that would drive out the others."""
+        texts = {path: text for path, text in changes.items() if text is not None}
+        machine_written = [path for path, text in texts.items() if is_machine_written(path, text)]
+        if (budget := self.rules.budget_tokens) is None:
+            return dict.fromkeys(machine_written, "")
+        new = texts.keys() - self._shown.keys() - set(machine_written)
+        room = budget - self.rules.base_budget_tokens
+        large = {path: texts[path] for path in sorted(new) if self.writer.file(path, texts[path]).tokens > room}
+        return dict.fromkeys(machine_written, "") | outlines(large)
+
+    def _with(self, pack: Pack, entries: Iterable[Segment]) -> Pack:
+        note = () if pack.overlay else (self.writer.note(),)
+        overlay = (*pack.overlay, *note, *entries)
+        return Pack(pack.version + 1, pack.fingerprint, pack.header, pack.base, overlay)
 
     def rebase(self, whole: bool = False) -> Pack:
         """Seal, and make a new base at once; `whole`: leave nothing in the overlay, whatever it costs."""
@@ -84,12 +112,19 @@ class Packer:
 
     def swap(self, pack: Pack) -> None:
         """Put a rebased pack in place. What was sealed or saved since it was begun becomes pending."""
-        wanted = {**self._shown, **self._pending}
+        since = {path: said for path, said in self.pack.omitted.items() if pack.omitted.get(path) != said}
+        if since:
+            pack = self._with(pack, [self.writer.omitted(since)])
         shown = pack.workspace()
-        paths = (shown.keys() | wanted.keys()) - (pack.omitted - self._pending.keys())
-        self._shown, self._pending, self.pack = shown, {}, pack
-        for path in paths:
-            self._note(path, wanted.get(path))
+        gone = (shown.keys() | pack.omitted.keys()) - self._shown.keys() - self.pack.omitted.keys()
+        # What the rebase left out stays out.
+        wanted: dict[str, str | None] = {path: text for path, text in self._shown.items() if path not in pack.omitted}
+        wanted |= dict.fromkeys(gone)
+        wanted |= self._pending
+        self.pack = replace(pack, version=max(pack.version, self.pack.version + 1))
+        self._shown, self._pending = shown, {}
+        for path, text in wanted.items():
+            self._note(path, text)
 
 
 def append_entries(writer: Writer, shown: Mapping[str, str], changes: Mapping[str, str | None]) -> list[Segment]:
@@ -129,9 +164,10 @@ def _renames(gone: Mapping[str, str], born: Mapping[str, str]) -> dict[str, str]
     taken = set(sources.values())
     lost = {path: Counter(split_lines(text)) for path, text in gone.items() if path not in taken}
     found = {path: Counter(split_lines(text)) for path, text in born.items() if path not in sources}
-    if len(lost) * len(found) > _COMPARED_PAIRS:
+    lines = sum(map(len, lost.values())) * len(found) + sum(map(len, found.values())) * len(lost)
+    if lines > _COMPARED_LINES:
         return sources
-    pairs = [(_similarity(lines, found[new]), new, old) for old, lines in lost.items() for new in found]
+    pairs = [(_similarity(kept, found[new]), new, old) for old, kept in lost.items() for new in found]
     for similarity, new, old in sorted(pairs, key=lambda pair: (-pair[0], path_bytes(pair[1]), path_bytes(pair[2]))):
         if similarity >= _SIMILAR and new not in sources and old not in taken:
             sources[new] = old
@@ -147,7 +183,3 @@ def _similarity(one: Counter[str], other: Counter[str]) -> float:
 
 def _characters(lines: Counter[str]) -> int:
     return sum(len(line) * count for line, count in lines.items())
-
-
-def _with(pack: Pack, overlay: Iterable[Segment]) -> Pack:
-    return Pack(pack.version + 1, pack.fingerprint, pack.header, pack.base, tuple(overlay))

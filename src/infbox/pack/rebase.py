@@ -9,16 +9,18 @@ Where to cut: an overlay that may grow to `limit` tokens and holds `carried` one
 `limit - carried` tokens, so the cut that makes `cost / (limit - carried)` smallest prefills least in the long run.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from infbox.pack.budget import choose
-from infbox.pack.formats import shown_text
+from infbox.pack.budget import choose, is_machine_written, rank
+from infbox.pack.formats import omitted_line, shown_text
 from infbox.pack.history import path_bytes
 from infbox.pack.layout import Pack, Segment, Writer
+from infbox.pack.symbols import outlines
+from infbox.pack.tokens import join
 
-# What the names of omitted files may take of the budget.
-_NAMES_SHARE = 0.05
+# What names and outlines of the files that are not shown whole may take of the budget.
+_MAP_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,11 @@ class Rules:
         """Tokens that the overlay of such a base may have."""
         return max(self.overlay_minimum_tokens, self.overlay_fraction * base_tokens)
 
+    @property
+    def base_budget_tokens(self) -> float:
+        """What a new base may have, so that the overlay fits the budget too."""
+        return float("inf") if self.budget_tokens is None else int(self.budget_tokens / (1 + self.overlay_fraction))
+
 
 DEFAULT_RULES = Rules()
 
@@ -50,9 +57,11 @@ def build(writer: Writer, repo: str, files: Iterable[tuple[str, bytes]], rules: 
         repo: the repository's name, the same on every machine.
         files: in the order of the base; `infbox.pack.history.oldest_first` gives it.
     """
-    segments = [writer.file(path, shown_text(content)) for path, content in files]
+    texts = {path: shown_text(content) for path, content in files}
+    omitted = dict.fromkeys((path for path, text in texts.items() if is_machine_written(path, text)), "")
+    segments = [writer.file(path, text) for path, text in texts.items() if path not in omitted]
     header = writer.header(repo)
-    return Pack(1, writer.tokenizer.fingerprint, header, _within(writer, header, segments, (), rules))
+    return Pack(1, writer.tokenizer.fingerprint, header, _within(writer, header, segments, omitted, rules))
 
 
 def needs_rebase(pack: Pack, rules: Rules) -> bool:
@@ -79,15 +88,32 @@ def rebase(writer: Writer, pack: Pack, rules: Rules = DEFAULT_RULES, *, whole: b
     cut = 0 if rules.budget_tokens is not None and pack.tokens > rules.budget_tokens else None
     if cut is None:
         cut = _whole_cut(fresh) if whole else _best_cut(old, fresh, moved, fixes, pack.header.tokens, rules)
+    made = _cut(writer, pack, cut, shown, moved, fixes, rules)
+    if rules.budget_tokens is not None and made.tokens > rules.budget_tokens:
+        made = _cut(writer, pack, 0, shown, moved, fixes, rules)
+    return made
+
+
+def _cut(
+    writer: Writer,
+    pack: Pack,
+    cut: int,
+    shown: Mapping[str, str],
+    moved: list[Segment],
+    fixes: Mapping[str, Segment],
+    rules: Rules,
+) -> Pack:
+    """The new pack that keeps the first `cut` files of the old base."""
+    old = [segment for segment in pack.base if segment.kind == "file"]
     in_front = {segment.path for segment in old[:cut]}
-    base = old[:cut] + [segment for segment in old[cut:] if segment.path in kept_paths]
+    base = old[:cut] + [segment for segment in old[cut:] if segment.path not in fixes]
     base += [segment for segment in moved if segment.path not in in_front]
     carried = [fixes[segment.path] for segment in old[:cut] if segment.path in fixes]
-    omitted = pack.omitted - shown.keys()
-    if cut == 0 and not carried:
+    omitted = {path: said for path, said in pack.omitted.items() if path not in shown}
+    if cut == 0:
         placed = _within(writer, pack.header, base, omitted, rules)
     else:
-        placed = (*base, *_names(writer, omitted, rules))
+        placed = (*base, *_map(writer, omitted, sorted(omitted, key=path_bytes), rules, rules.base_budget_tokens))
     overlay = (writer.note(), *carried) if carried else ()
     return Pack(pack.version + 1, pack.fingerprint, pack.header, placed, overlay)
 
@@ -141,31 +167,47 @@ def _best_cut(
 
 
 def _within(
-    writer: Writer, header: Segment, files: list[Segment], omitted: Iterable[str], rules: Rules
+    writer: Writer, header: Segment, files: list[Segment], omitted: Mapping[str, str], rules: Rules
 ) -> tuple[Segment, ...]:
-    """The files that the budget allows, in order, and the names of the others."""
-    if rules.budget_tokens is None:
-        return (*files, *_names(writer, omitted, rules))
-    room = int(rules.budget_tokens / (1 + rules.overlay_fraction)) - header.tokens
-    texts = {segment.path: segment.body for segment in files}
+    """The files that the budget allows, in order, and what is said of the others."""
+    others = dict(omitted)
+    room = rules.base_budget_tokens - header.tokens
     tokens = {segment.path: segment.tokens for segment in files}
-    others = set(omitted)
-    if others or sum(tokens.values()) > room:
-        chosen = choose(texts, tokens, int(room - rules.budget_tokens * _NAMES_SHARE))
-        others |= texts.keys() - chosen
+    ranking: list[str] = []
+    if rules.budget_tokens is not None and (others or sum(tokens.values()) > room):
+        texts = {segment.path: segment.body for segment in files}
+        ranking = rank(texts, tokens)
+        chosen = choose(ranking, tokens, int(room - rules.budget_tokens * _MAP_SHARE))
+        ranking = [path for path in ranking if path not in chosen]
+        # Parsing is slow: of those that there is no room for, not even the outline is needed.
+        parsed = int(rules.budget_tokens * _MAP_SHARE / 10)
+        others |= dict.fromkeys(ranking, "") | outlines({path: texts[path] for path in ranking[:parsed]})
         files = [segment for segment in files if segment.path in chosen]
-    return (*files, *_names(writer, others, rules))
+        room -= sum(segment.tokens for segment in files)
+    ranking += sorted(omitted, key=path_bytes)
+    return (*files, *_map(writer, others, ranking, rules, room))
 
 
-def _names(writer: Writer, omitted: Iterable[str], rules: Rules) -> tuple[Segment, ...]:
-    """Files by name, as many names as their share of the budget holds."""
-    names = sorted(omitted, key=path_bytes)
-    if not names:
+def _map(
+    writer: Writer, omitted: Mapping[str, str], ranking: list[str], rules: Rules, room: float
+) -> tuple[Segment, ...]:
+    """Files by name and outline, as many lines as their share of the budget holds, the most useful first."""
+    if not omitted:
         return ()
-    room = float("inf") if rules.budget_tokens is None else rules.budget_tokens * _NAMES_SHARE
-    segment = writer.omitted(names)
-    listed = len(names)
-    while segment.tokens > room and listed:
-        listed = min(listed - 1, int(listed * room / segment.tokens))
-        segment = writer.omitted(names, listed)
-    return (segment,)
+    whole = writer.omitted(omitted)
+    if rules.budget_tokens is None:
+        return (whole,)
+    room = min(room, rules.budget_tokens * _MAP_SHARE)
+    listed: list[str] = []
+    left = room - writer.omitted(omitted, ()).tokens
+    for path in ranking:
+        left -= writer.tokenizer.encode(omitted_line(path, omitted[path])).size
+        if left < 0:
+            break
+        listed.append(path)
+    said = writer.omitted(omitted, listed)
+    # Lines that stand together can be more tokens than apart.
+    while said.tokens > room and listed:
+        del listed[int(len(listed) * 0.9) :]
+        said = writer.omitted(omitted, listed)
+    return (said if said.tokens <= room else replace(said, ids=join(())),)
