@@ -255,6 +255,30 @@ async def test_a_pack_that_does_not_fit_is_left_alone(
     assert toy.bodies == []
 
 
+async def test_a_pack_that_the_engine_refuses_does_not_keep_others_cold(
+    warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine, engine: ScriptedEngine
+):
+    refused = 0
+
+    async def refuse(exchange: Exchange) -> None:
+        nonlocal refused
+        if exchange.path == "/v1/completions" and exchange.json["cache_salt"] == "team-b":
+            refused += 1
+            await exchange.answer({"error": {"message": "Token id 9999999 is out of vocabulary"}}, 400)
+        else:
+            await toy(exchange)
+
+    engine.script = refuse
+    bad = watcher.add("team-b", "site", [9999999])
+    async with serve(warming):
+        await until(lambda: len(watcher.warm) == 1 and refused == 1)
+        bad.save([1])
+        await until(lambda: refused == 2)
+        workspace.save([6001])
+        await until(lambda: len(watcher.warm) == 2)
+    assert refused == 2
+
+
 async def test_a_watcher_or_an_engine_that_comes_later_is_waited_for(
     warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine, engine: ScriptedEngine
 ):

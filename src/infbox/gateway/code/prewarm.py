@@ -177,7 +177,11 @@ class Prewarmer:
             return
         end = min(total, progress.done + self._piece_tokens)
         begun = self._clock()
-        cached = await self._compute(key, template, pack, end)
+        try:
+            cached = await self._compute(key, template, pack, end)
+        except EngineRefusal as refusal:
+            progress.reported = refusal.status < 500  # this version and this engine do not go together
+            raise
         if cached is None:
             self._tally.interrupted()
             return
