@@ -1,7 +1,8 @@
 """Reads one file of a workspace that may be anybody's: no link is followed on the way, no device or FIFO is opened.
 
-A path is walked folder by folder, each opened in the one before, so that what is read lies in the workspace even if
-somebody puts a link into the way meanwhile.
+What is read lies in the workspace even if somebody puts a link into the way meanwhile: a file is opened by its path,
+and the kernel is asked where it is. Where that is somewhere else, the path is walked folder by folder, each opened in
+the one before, to find out what is in the way.
 """
 
 import errno
@@ -44,9 +45,17 @@ def proper_path(path: bytes) -> bool:
 
 
 def read_file(root: bytes, path: bytes, max_bytes: int) -> bytes | Exclusion:
-    """A regular file's content, or why there is none to have: not there, not a file, too large, unreadable."""
+    """A regular file's content, or why there is none to have: not there, not a file, too large, unreadable.
+
+    Args:
+        root: absolute, without links.
+        path: relative, proper.
+        max_bytes: a larger file is not read.
+    """
     try:
-        file = _open(root, path)
+        file = _open_at_once(root + b"/" + path)
+        if file is None:
+            file = _open_step_by_step(root, path)
     except OSError as fault:
         return unreadable(root, path, fault)
     if isinstance(file, Exclusion):
@@ -55,9 +64,9 @@ def read_file(root: bytes, path: bytes, max_bytes: int) -> bytes | Exclusion:
         size = os.fstat(file).st_size
         if size > max_bytes:
             return _too_large(size, max_bytes)
-        content = os.read(file, max_bytes + 1)
-        while len(content) <= max_bytes and (more := os.read(file, max_bytes + 1 - len(content))):
-            content += more
+        content = os.read(file, size + 1)
+        while size < len(content) <= max_bytes and (more := os.read(file, max_bytes + 1 - len(content))):
+            content += more  # it grows while it is read
     except OSError as fault:
         return unreadable(root, path, fault)
     finally:
@@ -65,7 +74,24 @@ def read_file(root: bytes, path: bytes, max_bytes: int) -> bytes | Exclusion:
     return content if len(content) <= max_bytes else _too_large(len(content), max_bytes)
 
 
-def _open(root: bytes, path: bytes) -> int | Exclusion:
+def _open_at_once(place: bytes) -> int | None:
+    """A regular file, opened by its whole path if the kernel says that there was no link on the way; else None."""
+    try:
+        if not stat.S_ISREG(os.lstat(place).st_mode):
+            return None
+        file = os.open(place, _FILE)
+    except OSError:
+        return None
+    try:
+        if os.readlink(b"/proc/self/fd/%d" % file) == place and stat.S_ISREG(os.fstat(file).st_mode):
+            return file
+    except OSError:
+        pass
+    os.close(file)
+    return None
+
+
+def _open_step_by_step(root: bytes, path: bytes) -> int | Exclusion:
     *folders, name = path.split(b"/")
     place = os.open(root, _FOLDER)
     try:

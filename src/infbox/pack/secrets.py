@@ -63,20 +63,22 @@ def secret_name(path: str) -> str | None:
     Args:
         path: relative, with slashes.
     """
-    *folders, name = path.lower().split("/")
-    if folder := next((each for each in folders if each in _FOLDERS), None):
-        return f"the folder {folder}/"
-    if (inner := "/".join((*folders[-1:], name))) in _IN_FOLDERS:
-        return f"the name {inner}"
+    path = path.lower()
+    folder, _, name = path.rpartition("/")
     if name in _NAMES:
         return f"the name {name}"
-    if beginning := next((each for each in _BEGINNINGS if name.startswith(each)), None):
-        return f"the name {beginning}*"
-    if not name.endswith(".pub") and (key := next((each for each in _KEY_NAMES if name.startswith(each)), None)):
-        return f"the name {key}*"
-    if ending := next((each for each in _ENDINGS if name.endswith(each)), None):
-        return f"the name *{ending}"
-    return None
+    if name.startswith(_BEGINNINGS):
+        return f"the name {next(each for each in _BEGINNINGS if name.startswith(each))}*"
+    if name.startswith(_KEY_NAMES) and not name.endswith(".pub"):
+        return f"the name {next(each for each in _KEY_NAMES if name.startswith(each))}*"
+    if name.endswith(_ENDINGS):
+        return f"the name *{next(each for each in _ENDINGS if name.endswith(each))}"
+    if "." not in folder:
+        return None
+    if secret := next((each for each in folder.split("/") if each in _FOLDERS), None):
+        return f"the folder {secret}/"
+    inner = f"{folder.rpartition('/')[2]}/{name}"
+    return f"the name {inner}" if inner in _IN_FOLDERS else None
 
 
 # Not `openai`: its form backtracks without bound, so that one file of somebody's could keep a shared watcher busy.
