@@ -25,10 +25,11 @@ def notify(address: str | None, state: str) -> None:
         logger.error("%s could not be sent to NOTIFY_SOCKET: %s", state, fault)
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, variable: str = "GATEWAY_SOCKET") -> socket.socket:
     """A socket that listens at `path` with mode 0660 from its first instant; a killed predecessor's file is replaced.
 
     It gets its name by a rename, so clients find the old socket or the new one, and never one that refuses them.
+    `variable` is where the path comes from.
 
     Raises:
         InfboxError: the folder is missing or may not be written, or the path is too long for a socket.
@@ -49,7 +50,7 @@ def listen(path: Path) -> socket.socket:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise InfboxError(
-            f"GATEWAY_SOCKET {path} cannot be listened on: {fault.strerror or fault}",
+            f"{variable} {path} cannot be listened on: {fault.strerror or fault}",
             "its folder must exist and be the service user's (RuntimeDirectory=), its path shorter than 90 characters",
         ) from fault
     listener.setblocking(False)
