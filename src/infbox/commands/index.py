@@ -1,4 +1,5 @@
-"""`infbox index`: what of a workspace the box's models know. What belongs to it is said by `infbox.pack.select`.
+"""`infbox index`: what of a workspace the box's models know. What belongs to it is said by `infbox.pack.select`; what
+the watcher has of it now, by `infbox.commands.index_live`.
 
 An action is a function `_NAME` and a line of `register`.
 """
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from infbox.commands import index_live
 from infbox.errors import WorkspaceError
 from infbox.pack.gitfiles import find_repository
 from infbox.pack.reading import printable
@@ -29,6 +31,8 @@ def register(commands: Any) -> None:
     explain.add_argument("paths", metavar="PATH", nargs="+", help="files or folders")
     explain.add_argument("--workspace", metavar="FOLDER", type=Path, help="default: the repository, or this folder")
     _limit(explain)
+
+    index_live.register(actions)
 
 
 def _action(actions: Any, name: str, summary: str, run: Any) -> argparse.ArgumentParser:

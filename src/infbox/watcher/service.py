@@ -56,7 +56,7 @@ class Watcher:
     ) -> None:
         self._clock = clock
         self._changed: list[Callable[[Workspace], None]] = []
-        self.started = clock()
+        self.model = settings.model
         tokenizer = tokenizer or SharedTokenizer.from_file(settings.model)
         self.watches = Watches(kernel or open_kernel())
         rules = Rules(budget_tokens=settings.pack_tokens)

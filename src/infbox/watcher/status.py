@@ -58,4 +58,4 @@ def status(watcher: Watcher) -> dict[str, Any]:
         last = workspace.times.last_save
         told["last_save_seconds_ago"] = None if last is None else round(watcher.now() - last, 3)
         found.append(told)
-    return {"workspaces": found}
+    return {"model": str(watcher.model), "workspaces": found}
