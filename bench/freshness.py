@@ -24,10 +24,10 @@ from typing import Any
 
 import inotify_simple
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests" / each) for each in ("watcher", "pack")]
-from tiny_tokenizers import QWEN_TOKENS, tokenizer_json  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "pack"))
+from tiny_tokenizers import QWEN_TOKENS, tokenizer_json
 
-from infbox.engine_probe import UnixConnection  # noqa: E402
+from infbox.engine_probe import UnixConnection
 
 PROGRAM = Path(sys.executable).with_name("infbox-watcher")
 FILES_A_FOLDER = 20

@@ -1,23 +1,15 @@
 """Workspaces on a real file system, with real git and real inotify."""
 
-import os
-import subprocess
-import time
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny_tokenizers import QWEN_TOKENS, tokenizer_json
+from watched_box import Box, git, write
+from watcher_program import Program
 
-from infbox.pack.layout import Pack
-from infbox.pack.tokens import PackTokenizer
-from infbox.watcher.service import Watcher
-from infbox.watcher.settings import Settings, WorkspaceSettings
 from infbox.watcher.watches import Kernel
-from infbox.watcher.workspace import Workspace
-
-TOKENIZER_JSON = tokenizer_json(QWEN_TOKENS)
-SOON_SECONDS = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -27,61 +19,6 @@ def own_git(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     (home / ".gitconfig").write_text("[user]\nname = t\nemail = t@example.com\n[init]\ndefaultBranch = main\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-
-
-def git(root: Path, *words: str) -> str:
-    command = ["git", "-c", "protocol.file.allow=always", *words]
-    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
-
-
-def write(root: Path, path: str, text: str | bytes) -> None:
-    place = root / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(text if isinstance(text, bytes) else text.encode())
-
-
-def eventually(check: Callable[[], object], seconds: float = SOON_SECONDS) -> None:
-    """Wait until `check` is true; how long it takes is not what a test is about."""
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
-
-
-class Box:
-    """A watcher with one workspace, or several."""
-
-    def __init__(self, folder: Path, *roots: Path, tokens: int | None = None, kernel: Kernel | None = None) -> None:
-        self.folder = folder
-        self.settings = Settings(
-            socket=folder / "watcher.sock",
-            state_dir=folder / "state",
-            model=folder,
-            pack_tokens=tokens,
-            workspaces=tuple(WorkspaceSettings(root.name, "t", root) for root in roots),
-        )
-        self.tokenizer = PackTokenizer(TOKENIZER_JSON)
-        self.watcher = Watcher(self.settings, kernel=kernel, tokenizer=self.tokenizer)
-        self.name = roots[0].name
-
-    def start(self, *, wait: bool = True) -> "Box":
-        self.watcher.start()
-        if wait:
-            eventually(lambda: all(each.state != "indexing" for each in self.watcher.workspaces.values()))
-        return self
-
-    def stop(self) -> None:
-        self.watcher.stop()
-
-    @property
-    def workspace(self) -> Workspace:
-        return self.watcher.workspaces["t", self.name]
-
-    def pack(self) -> Pack:
-        return self.watcher.pack("t", self.name)
-
-    def shown(self) -> dict[str, str]:
-        return self.pack().workspace()
 
 
 @pytest.fixture
@@ -126,10 +63,9 @@ def box(repository: Path, make_box: Callable[..., Box]) -> Box:
     return make_box(repository).start()
 
 
-def listed_by_git(root: Path) -> set[str]:
-    """The oracle: regular files that git tracks or would take."""
-    said = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, check=True, capture_output=True
-    ).stdout
-    names = {os.fsdecode(name) for name in said.split(b"\0") if name}
-    return {name for name in names if (root / name).is_file() and not (root / name).is_symlink()}
+@pytest.fixture
+def program(repository: Path, tmp_path: Path) -> Iterator[Program]:
+    made = Program(tmp_path / "box", repository)
+    yield made
+    made.end(signal.SIGKILL)
+    shutil.rmtree(made.run_folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from conftest import Box, eventually, git, listed_by_git, write
+from watched_box import Box, eventually, git, listed_by_git, write
 
 from infbox.watcher import workspace as workspace_module
 from infbox.watcher.watches import IN_Q_OVERFLOW, Event, Kernel, open_kernel

@@ -4,19 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import git, write
-from test_server import Program, program  # noqa: F401 - a fixture
+from watched_box import git, write
+from watcher_program import Program
 
 from infbox.cli import main
 from infbox.commands.index_live import progress
 
 
-def infbox(program: Program, *words: str) -> int:  # noqa: F811
+def infbox(program: Program, *words: str) -> int:
     return main(["index", *words, "--socket", str(program.socket)])
 
 
 def test_status_is_for_people_and_as_json(
-    program: Program,  # noqa: F811
+    program: Program,
     repository: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -33,7 +33,7 @@ def test_status_is_for_people_and_as_json(
 
 
 def test_show_prints_what_the_model_reads(
-    program: Program,  # noqa: F811
+    program: Program,
     repository: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -9,10 +9,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from conftest import Box, git, write
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from watched_box import Box, git, write
 
 from infbox.pack.formats import shown_text
 from infbox.pack.select import Exclusion, Selector

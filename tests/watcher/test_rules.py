@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Box, eventually, git, listed_by_git, write
+from watched_box import Box, eventually, git, listed_by_git, write
 
 
 def test_an_edited_ignore_file_drops_its_matches_and_gives_them_back(box: Box, repository: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Box, eventually, git, listed_by_git, write
+from watched_box import Box, eventually, git, listed_by_git, write
 
 
 def test_the_first_pack_shows_what_git_would_take(box: Box, repository: Path) -> None:

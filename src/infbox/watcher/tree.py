@@ -19,6 +19,7 @@ from infbox.watcher.watches import Listener, Watches
 
 # Of git's own folder: what makes a folder a repository, and what chooses its files.
 _GIT_NAMES = frozenset({"HEAD", "objects", "refs", "commondir", "index", "config", "config.worktree", "info", "gitdir"})
+_GIT_MARKS = frozenset({"HEAD", "objects", "refs", "commondir"})
 _REFUSED_AT_MOST = 50_000
 
 
@@ -36,7 +37,8 @@ class Look:
 
 
 class Tree:
-    """One workspace's files and folders. Not for several threads at once, but for `is_rule_event`.
+    """One workspace's files and folders. Not for several threads at once, but for
+    `is_rule_event`, which any may call with the lock of `watches`.
 
     Args:
         select: makes a selector; raises WorkspaceError where there is no workspace.
@@ -64,6 +66,7 @@ class Tree:
         self._identity: tuple[int, int] | None = None
         self._refused: set[str] = set()
         self._rules: dict[str, frozenset[str]] = {}
+        self._git_folders: set[str] = set()
         self.folders: set[str] = set()
         self.unwatched: dict[str, int] = {}
         self.git_folder: str | None = None
@@ -88,6 +91,8 @@ class Tree:
         if folder.startswith("/"):
             return name in self._rules.get(folder, frozenset())
         if name == ".git":
+            if folder:
+                self._watch_git(f"{folder}/.git")
             return True
         return None
 
@@ -109,10 +114,11 @@ class Tree:
         self._identity = (root.st_dev, root.st_ino)
         self._refused = set()
         # Before the listing: what changes the rules from now on is seen.
-        self._watch_rules(selector, ())
+        self._watch_rules(selector)
         listing = selector.listing()
         folders = set(listing.folders) | {""}
-        self._watch_rules(selector, listing.boundaries)
+        for boundary in listing.boundaries:
+            self._watch_git(f"{boundary}/.git")
         obsolete = [each for each in self._watches.folders(self._listener) if each[:1] != "/" and each not in folders]
         self._watches.drop(self._listener, obsolete)
         self.folders = folders
@@ -229,7 +235,7 @@ class Tree:
             self.unwatched[folder] = fault
         return False
 
-    def _watch_rules(self, selector: Selector, boundaries: Iterable[str]) -> None:
+    def _watch_rules(self, selector: Selector) -> None:
         """Watch the folders in which rules lie that are no files of the workspace."""
         wanted: dict[str, set[str]] = {}
         for rule_file in selector.rule_files():
@@ -241,8 +247,9 @@ class Tree:
         own = f"{self._root}/.git"
         if os.path.isdir(own):
             wanted.setdefault(own, set()).update(_GIT_NAMES)
-        for boundary in boundaries:
-            wanted.setdefault(f"{self._root}/{boundary}/.git", set()).update({"HEAD", "objects", "refs", "commondir"})
+        self._git_folders = {each for each in set(self._git_folders) if os.path.isdir(each)}
+        for folder in set(self._git_folders):
+            wanted.setdefault(folder, set()).update(_GIT_MARKS)
         self._rules = {folder: frozenset(names) for folder, names in wanted.items()}
         for folder in self._watches.folders(self._listener):
             if folder[:1] == "/" and folder not in wanted:
@@ -253,10 +260,12 @@ class Tree:
         self.git_folder = own if os.path.isdir(own) else None
 
     def _watch_git(self, path: str) -> None:
-        """A `.git` that is no repository yet: `git init` is not done."""
+        """Watch the `.git` of a repository inside, which may not be one yet: `git init` takes a moment."""
         folder = self.place(path)
-        self._rules = {**self._rules, folder: frozenset({"HEAD", "objects", "refs", "commondir"})}
-        self._watches.add(self._listener, folder, folder)
+        if folder not in self._git_folders or not self._watches.has(self._listener, folder):
+            self._git_folders.add(folder)
+            self._rules = {**self._rules, folder: self._rules.get(folder, frozenset()) | _GIT_MARKS}
+            self._watches.add(self._listener, folder, folder)
 
     def _names(self, folder: str) -> list[str]:
         try:
