@@ -12,8 +12,8 @@ from typing import Any
 
 from infbox.commands import index_live
 from infbox.errors import WorkspaceError
-from infbox.pack.gitfiles import find_repository
 from infbox.pack.reading import printable
+from infbox.pack.repository import find_repository
 from infbox.pack.select import Limits, Selector
 
 

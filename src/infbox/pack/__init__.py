@@ -1,6 +1,7 @@
 """What of a workspace goes into the model's context, in which order, as which tokens.
 
-    select.py, gitfiles.py, secrets.py      which files belong into a pack, and why the others do not
+    select.py          which files belong into a pack, and why the others do not
+      repository.py, gitfiles.py, places.py, reading.py, explaining.py, secrets.py    its parts
     history.py         when each file last changed: the order of a base
     formats.py         how files and changes are written for a family of models, and its fill-in-the-middle
     tokens.py          text to token ids, in which no file can speak with control tokens

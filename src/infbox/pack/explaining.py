@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from infbox.pack import gitfiles
-from infbox.pack.gitfiles import Repository
 from infbox.pack.reading import Exclusion, link_on_the_way, other_kind, printable, proper_path, read_file, unreadable
+from infbox.pack.repository import Repository, empty_repository, git_dir_of
 
 if TYPE_CHECKING:
     from infbox.pack.select import Selector
@@ -46,9 +46,10 @@ def explain(selector: "Selector", path: str) -> Exclusion | None:
 
 def _not_listed(selector: "Selector", repository: Repository, name: bytes, is_folder: bool) -> Exclusion:
     seconds = selector.limits.git_seconds
-    boundaries = {os.fsencode(each) for each in selector.listing().boundaries}
+    listed, folders = selector.index(repository)
     for above in _at_and_above(name):
-        if above in boundaries or gitfiles.git_dir_of(os.path.join(selector.root, above)):
+        inside = above not in folders and git_dir_of(os.path.join(selector.root, above))
+        if inside or above in listed.gitlinks:
             return Exclusion("it belongs to another repository", f"{printable(above)}/")
     if rule := _own_rule(selector, repository, name, is_folder):
         return Exclusion("an .infboxignore leaves it out", rule)
@@ -61,9 +62,7 @@ def _own_rule(selector: "Selector", repository: Repository, name: bytes, is_fold
     prefix = os.path.relpath(selector.root, repository.top) if selector.root != repository.top else b""
     path = os.path.join(prefix, name)
     with tempfile.TemporaryDirectory(prefix=b"infbox-rules-") as folder:
-        empty = gitfiles.empty_repository(
-            folder, os.path.join(folder, b".git"), selector.settings(repository).ignore_case
-        )
+        empty = empty_repository(folder, os.path.join(folder, b".git"), selector.settings(repository).ignore_case)
         extra = (*empty.extra, "core.excludesFile=/dev/null")
         tree = Repository(folder, empty.git_dir, empty.common_dir, found=False, extra=extra)
         for above in [b"", *reversed(list(_at_and_above(path)))]:

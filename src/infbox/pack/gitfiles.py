@@ -4,28 +4,26 @@ A repository's own configuration can name programs (hooks, filters, fsmonitor, t
 and another working tree. So git is told here which repository and which tree, in an environment without anything of
 git's, with every such program turned off. That also answers "dubious ownership": nothing of the owner's is run.
 
-A folder that is no repository is asked about with an empty repository of ours as GIT_DIR. Rules are never read here,
-and not by pathspec either, which answers differently from git for some patterns: what git says is what holds.
+Rules are never read here, and not by pathspec either, which answers differently from git for some patterns: what git
+says is what holds. Which repository is asked: repository.py.
 
-    find_repository, empty_repository   which repository answers for a folder
-    listed                              what git tracks, and what it would take
-    ignored                             which of some paths a kind of ignore file ignores: one call for all
-    ignoring_rule                       the line that does
-    settings                            case rules, object format, and the files that say so
+    listed           what git tracks, and what it would take
+    ignored          which of some paths a kind of ignore file ignores: one call for all
+    ignoring_rule    the line that does
+    settings         case rules, object format, and the files that say so
 """
 
 import hashlib
 import os
-import stat
 import struct
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from infbox.errors import WorkspaceError
+from infbox.pack.repository import Repository
 
 DEFAULT_SECONDS = 120.0  # 100,000 files take less than one; a FIFO named .gitignore would hold git for good
-_GIT_DIR_POINTER = b"gitdir: "
 _INHERITED = ("PATH", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
 _RUN_NOTHING = (
     "core.fsmonitor=false",
@@ -37,25 +35,6 @@ _RUN_NOTHING = (
     "maintenance.auto=false",
 )
 STANDARD = "--exclude-standard"  # .gitignore, .git/info/exclude, core.excludesFile
-
-
-@dataclass(frozen=True)
-class Repository:
-    """What answers for a workspace.
-
-    Attributes:
-        top: the working tree's uppermost folder, absolute.
-        git_dir: where HEAD and the index are, absolute: `.git`, or what a `.git` file of a worktree or submodule names.
-        common_dir: where the configuration and info/exclude are; a worktree shares its main repository's.
-        found: False for the empty one of ours.
-        extra: settings on top, as in `core.ignorecase=true`.
-    """
-
-    top: bytes
-    git_dir: bytes
-    common_dir: bytes
-    found: bool = True
-    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,98 +65,6 @@ class Listed:
     tracked: set[bytes] = field(default_factory=set[bytes])
     gitlinks: set[bytes] = field(default_factory=set[bytes])
     others: set[bytes] = field(default_factory=set[bytes])
-
-
-def find_repository(root: bytes) -> Repository | None:
-    """The repository that an absolute folder belongs to: the nearest `.git` at or above it, on the same file system."""
-    folder, device = root, os.stat(root).st_dev
-    while True:
-        if place := git_dir_of(folder):
-            return Repository(folder, place, _common_dir(place))
-        if folder == b"/":
-            return None
-        folder = folder.rpartition(b"/")[0] or b"/"
-        if os.stat(folder).st_dev != device:
-            return None
-
-
-def empty_repository(root: bytes, place: bytes, ignore_case: bool) -> Repository:
-    """An empty repository of ours that speaks for a folder that is none. It is made at `place` unless it is there."""
-    try:
-        for name in (b"objects", b"refs"):
-            os.makedirs(_join(place, name), exist_ok=True)
-        if not os.path.exists(head := _join(place, b"HEAD")):
-            with open(head, "wb") as file:
-                file.write(b"ref: refs/heads/main\n")
-    except OSError as fault:
-        raise WorkspaceError(
-            f"git cannot be asked about {os.fsdecode(root)!r}, which is no repository: {fault}.",
-            "is the disk full, or the folder for temporary files not writable?",
-        ) from fault
-    return Repository(root, place, place, found=False, extra=("core.ignorecase=true",) if ignore_case else ())
-
-
-def git_dir_of(folder: bytes) -> bytes | None:
-    """The repository of a folder by its `.git`; None if git would not take the folder for the top of a working tree."""
-    place = _join(folder, b".git")
-    try:
-        if stat.S_ISDIR(os.stat(place).st_mode):
-            return place if _is_git_dir(place) else None
-        with open(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            pointer = file.read(8192) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
-    except OSError:
-        return None
-    target = pointer.removeprefix(_GIT_DIR_POINTER).rstrip(b"\r\n")
-    if not pointer.startswith(_GIT_DIR_POINTER) or b"\0" in target:
-        return None
-    place = os.path.normpath(_join(folder, target))
-    return place if _is_git_dir(place) else None
-
-
-def _is_git_dir(place: bytes) -> bool:
-    """HEAD that names something, and folders of objects and refs, its own or those it shares (a worktree's)."""
-    head = _join(place, b"HEAD")
-    try:
-        if os.path.islink(head):
-            named = os.readlink(head).startswith(b"refs/")
-        else:
-            content = _first_bytes(head, 256)
-            reference = content.removeprefix(b"ref:").lstrip() if content.startswith(b"ref:") else b""
-            named = reference.startswith(b"refs/") or _is_object_id(content)
-        common = _common_dir(place)
-    except OSError:
-        return False
-    return named and all(os.access(_join(common, each), os.X_OK) for each in (b"objects", b"refs"))
-
-
-def _common_dir(place: bytes) -> bytes:
-    pointer = _join(place, b"commondir")
-    if not os.path.isfile(pointer):
-        return place
-    return os.path.normpath(_join(place, _first_bytes(pointer, 8192).rstrip(b"\r\n")))
-
-
-def _first_bytes(path: bytes, number: int) -> bytes:
-    """Of a regular file; of anything else nothing, without waiting for it."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        return file.read(number) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
-
-
-def _is_object_id(content: bytes) -> bool:
-    return len(content) >= 40 and all(byte in b"0123456789abcdefABCDEF" for byte in content[:40])
-
-
-def folds_case(root: bytes) -> bool:
-    """Whether a folder's file system finds its entries under names in the other case, as `git init` would find out."""
-    try:
-        names = set(os.listdir(root))
-        name = next((each for each in names if each.swapcase() != each and each.swapcase() not in names), None)
-        if name is None:
-            return False
-        there = os.lstat(_join(root, name.swapcase()))
-        return os.path.samestat(there, os.lstat(_join(root, name)))
-    except OSError:
-        return False
 
 
 def listed(repository: Repository, root: bytes, seconds: float, cached_only: bool = False) -> Listed:
@@ -264,7 +151,7 @@ def settings(repository: Repository, root: bytes, seconds: float) -> Settings:
         name, separator, value = setting.partition(b"\n")
         said[name.lower()] = value if separator else None
         if origin.startswith(b"file:"):
-            files.add(os.path.normpath(_join(root, origin.removeprefix(b"file:"))))
+            files.add(os.path.normpath(os.path.join(root, origin.removeprefix(b"file:"))))
     ignore_case = said.get(b"core.ignorecase", b"false")
     return Settings(
         ignore_case=ignore_case is None or ignore_case.lower() not in (b"", b"false", b"no", b"off", b"0"),
@@ -277,7 +164,7 @@ def excludes_file(repository: Repository, root: bytes, seconds: float) -> bytes 
     """The global ignore file of whoever runs this: core.excludesFile, or git's usual place; None without a home."""
     command = ("config", "-z", "--type=path", "--get", "core.excludesFile")
     if said := run(repository, root, *command, seconds=seconds, none=1).removesuffix(b"\0"):
-        return _join(repository.top, said)
+        return os.path.join(repository.top, said)
     folder = _own_configuration()
     return folder + b"/git/ignore" if folder else None
 
@@ -364,7 +251,3 @@ def run(
             f"see for yourself: git -C {where!r} status",
         )
     return done.stdout
-
-
-def _join(folder: bytes, name: bytes) -> bytes:
-    return os.path.join(folder, name)

@@ -9,11 +9,11 @@
 git tracks. Links are never followed, so nothing outside of the workspace is read; a repository inside (a submodule, a
 clone) is a boundary, and is a workspace of its own or none.
 
-Neighbours: gitfiles.py asks git, reading.py reads a file, explaining.py finds the rule, secrets.py knows secrets.
+Neighbours: repository.py finds the repository, gitfiles.py asks git, places.py looks at paths, reading.py reads a file,
+explaining.py finds the rule, secrets.py knows secrets.
 """
 
 import os
-import stat
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ from pathlib import Path
 
 from infbox.errors import WorkspaceError
 from infbox.pack import gitfiles
-from infbox.pack.gitfiles import Listed, Repository
+from infbox.pack.gitfiles import Listed
+from infbox.pack.places import IGNORE_FILE, Places, ancestors, folders_above
 from infbox.pack.reading import Exclusion, is_binary, proper_path, read_file
+from infbox.pack.repository import Repository, empty_repository, find_repository, folds_case
 from infbox.pack.secrets import secret_in, secret_name
 
-IGNORE_FILE = ".infboxignore"
-_OWN_RULES_NAME = IGNORE_FILE.encode()
 OWN_RULES = f"--exclude-per-directory={IGNORE_FILE}"
 _RULE_FILES = frozenset({".gitignore", IGNORE_FILE, ".git"})
 
@@ -100,12 +100,12 @@ class Selector:
         repository = self.repository()
         key = self._index_key(repository)
         listed = gitfiles.listed(repository, self.root, self.limits.git_seconds)
-        self._tracked = key, listed, _ancestors(listed.tracked | listed.gitlinks)
+        self._tracked = key, listed, ancestors(listed.tracked | listed.gitlinks)
         boundaries = listed.gitlinks | {path[:-1] for path in listed.others if path.endswith(b"/")}
-        known = _ancestors(listed.tracked | boundaries | listed.others)
+        known = ancestors(listed.tracked | boundaries | listed.others)
         folders, regular = self._walk(repository, known, boundaries)
         files = regular & (listed.tracked | listed.gitlinks | listed.others)
-        if any(path.endswith(_OWN_RULES_NAME) for path in regular) or self._rules_above(repository):
+        if any(path.endswith(IGNORE_FILE.encode()) for path in regular) or self._rules_above(repository):
             asked = {**dict.fromkeys(files, False), **dict.fromkeys(folders - {b""}, True)}
             left_out = self.ignored(repository, asked, OWN_RULES)
             files, folders = files - left_out, folders - left_out
@@ -120,13 +120,13 @@ class Selector:
         """
         asked = set(paths)
         repository = self.repository()
-        places = _Places(self.root)
+        places = Places(self.root)
         there = {path: folder for path in map(os.fsencode, asked) if (folder := places.is_folder(path)) is not None}
         there = {path: folder for path, folder in there.items() if b".git" not in path.split(b"/")}
         if any(places.has_git(path) for path in there) or (there and self.settings(repository).ignore_case):
             listing = self.listing()  # rare, and what git makes of a repository inside, or of case, is its own affair
             return asked.intersection(listing.files) | asked.intersection(listing.folders)
-        listed, folders = self._index(repository)
+        listed, folders = self.index(repository)
         there = {path: folder for path, folder in there.items() if not _entered(path, folder, listed.gitlinks)}
         files = listed.tracked | listed.gitlinks if listed.gitlinks else listed.tracked
         known = {path for path, folder in there.items() if path in (folders if folder else files)}
@@ -152,8 +152,8 @@ class Selector:
             }
             places |= {os.path.join(folder, name) for name, folder in own.items()}
             places |= {os.path.join(repository.top, b".git"), os.path.join(repository.git_dir, b"config.worktree")}
-            above = _folders_above(repository.top, self.root)
-            places |= {os.path.join(each, name) for each in above for name in (b".gitignore", _OWN_RULES_NAME)}
+            above = folders_above(repository.top, self.root)
+            places |= {os.path.join(each, name) for each in above for name in (b".gitignore", IGNORE_FILE.encode())}
         else:
             places = {each for each in places if not each.startswith(repository.git_dir + b"/")}
         return frozenset(Path(os.fsdecode(each)) for each in places)
@@ -202,12 +202,12 @@ class Selector:
             WorkspaceError: the workspace is gone.
         """
         try:
-            if found := gitfiles.find_repository(self.root):
+            if found := find_repository(self.root):
                 return found
         except OSError as fault:
             where = os.fsdecode(self.root)
             raise WorkspaceError(f"the workspace {where!r} cannot be read: {fault.strerror}.", "is it gone?") from None
-        return gitfiles.empty_repository(self.root, self.scratch(b"empty.git"), gitfiles.folds_case(self.root))
+        return empty_repository(self.root, self.scratch(b"empty.git"), folds_case(self.root))
 
     def scratch(self, name: bytes) -> bytes:
         """A place of our own, outside of the workspace."""
@@ -260,12 +260,12 @@ class Selector:
             to_ask = set()
         return folders, regular
 
-    def _index(self, repository: Repository) -> tuple[Listed, set[bytes]]:
+    def index(self, repository: Repository) -> tuple[Listed, set[bytes]]:
         """What is tracked, and the folders of it; remembered as long as the index is as it was."""
         key = self._index_key(repository)
         if self._tracked is None or self._tracked[0] != key:
             listed = gitfiles.listed(repository, self.root, self.limits.git_seconds, cached_only=True)
-            self._tracked = key, listed, _ancestors(listed.tracked | listed.gitlinks)
+            self._tracked = key, listed, ancestors(listed.tracked | listed.gitlinks)
         return self._tracked[1], self._tracked[2]
 
     @staticmethod
@@ -274,66 +274,8 @@ class Selector:
 
     def _rules_above(self, repository: Repository) -> bool:
         """Whether a folder of the repository above the workspace has an `.infboxignore`."""
-        above = _folders_above(repository.top, self.root)
-        return any(os.path.lexists(os.path.join(folder, _OWN_RULES_NAME)) for folder in above)
-
-
-class _Places:
-    """What is at some paths and in the folders above them; each is looked at once."""
-
-    def __init__(self, root: bytes) -> None:
-        self._root = root
-        self._folders: dict[bytes, tuple[bool, bool, bool]] = {}
-
-    def is_folder(self, path: bytes) -> bool | None:
-        """True for a folder, False for a regular file; None for all else, and for what lies behind a link."""
-        if not path:
-            return True if self._look(path)[0] else None
-        if not proper_path(path) or not self._look(path.rpartition(b"/")[0])[0]:
-            return None
-        try:
-            mode = os.lstat(os.path.join(self._root, path)).st_mode
-        except OSError:
-            return None
-        if stat.S_ISDIR(mode):
-            return True if self._look(path)[0] else None
-        return False if stat.S_ISREG(mode) else None
-
-    def has_git(self, path: bytes) -> bool:
-        """Whether the path or a folder above it, below the root, has a `.git`."""
-        while path:
-            if path in self._folders and self._folders[path][1]:
-                return True
-            path = path.rpartition(b"/")[0]
-        return False
-
-    def has_rules(self) -> bool:
-        """Whether any folder looked at has an `.infboxignore`."""
-        return any(rules for _, _, rules in self._folders.values())
-
-    def _look(self, folder: bytes) -> tuple[bool, bool, bool]:
-        if folder not in self._folders:
-            place = os.path.join(self._root, folder)
-            try:
-                real = stat.S_ISDIR(os.lstat(place).st_mode) and os.access(place, os.R_OK)
-            except OSError:
-                real = False
-            if folder and real:
-                real = self._look(folder.rpartition(b"/")[0])[0]
-            found = [real and os.path.lexists(os.path.join(place, name)) for name in (b".git", _OWN_RULES_NAME)]
-            self._folders[folder] = real, found[0], found[1]
-        return self._folders[folder]
-
-
-def _ancestors(paths: Iterable[bytes]) -> set[bytes]:
-    """All folders above some paths."""
-    found: set[bytes] = set()
-    for path in paths:
-        folder = path.rstrip(b"/").rpartition(b"/")[0]
-        while folder and folder not in found:
-            found.add(folder)
-            folder = folder.rpartition(b"/")[0]
-    return found
+        above = folders_above(repository.top, self.root)
+        return any(os.path.lexists(os.path.join(folder, IGNORE_FILE.encode())) for folder in above)
 
 
 def _entered(path: bytes, is_folder: bool, gitlinks: set[bytes]) -> bool:
@@ -344,15 +286,6 @@ def _entered(path: bytes, is_folder: bool, gitlinks: set[bytes]) -> bool:
             return True
         folder = folder.rpartition(b"/")[0]
     return False
-
-
-def _folders_above(top: bytes, root: bytes) -> list[bytes]:
-    """The folders from a repository's top down to the one that a workspace is in; none if it is the top."""
-    found: list[bytes] = []
-    while root != top:
-        root = os.path.dirname(root)
-        found.append(root)
-    return found
 
 
 def _signatures(files: Iterable[bytes]) -> tuple[object, ...]:
