@@ -93,7 +93,18 @@ async def test_a_save_is_warmed_and_only_what_is_new_is_computed(
         assert watcher.warm[1][1]["cached_tokens"] == (len(HEADER) + len(PACK)) // 4 * 4
         workspace.rebase([7000, *PACK])
         await until(lambda: len(watcher.warm) == 3)
-        assert warmed(toy)[-1] == [*HEADER, 7000, *PACK]
+        assert warmed(toy)[-1] == [*HEADER, 7000, *PACK[:-1]]
+
+
+async def test_what_does_not_fill_a_block_of_the_cache_is_not_computed_for_nothing(
+    warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine
+):
+    async with warm_box(warming, watcher):
+        for tokens in (1, 2, 3, 4):
+            workspace.save([6001])
+            await until(lambda tokens=tokens: len(watcher.warm) == 1 + tokens)
+        assert warmed(toy) == [[*HEADER, *PACK], [*HEADER, *PACK, *[6001] * 4]]
+        assert [report["version"] for _, report in watcher.warm] == [1, 2, 3, 4, 5]
 
 
 async def test_a_long_pack_comes_in_growing_pieces_of_one_prefix(
@@ -187,11 +198,11 @@ async def test_a_piece_of_a_pack_that_was_rebased_is_given_up(
     async with serve(warming):
         await until(lambda: bool(toy.bodies))
         piece = engine.exchanges[-1]
-        workspace.rebase([7000, 7001])
+        workspace.rebase([7000] * 4)
         await until(piece.vanished.is_set)
         toy.gate.set()
         await until(lambda: len(watcher.warm) == 1)
-    assert warmed(toy) == [[*HEADER, 7000, 7001]]
+    assert warmed(toy) == [[*HEADER, *[7000] * 4]]
 
 
 async def test_a_piece_that_the_new_version_begins_with_too_is_finished(
@@ -200,12 +211,12 @@ async def test_a_piece_that_the_new_version_begins_with_too_is_finished(
     toy.gate.clear()
     async with serve(warming):
         await until(lambda: bool(toy.bodies))
-        workspace.save([6001])
+        workspace.save([6001] * 4)
         await asyncio.sleep(0.2)
         assert not engine.exchanges[-1].vanished.is_set()
         toy.gate.set()
         await until(lambda: any(report["version"] == 2 for _, report in watcher.warm))
-    assert warmed(toy) == [[*HEADER, *PACK], [*HEADER, *PACK, 6001]]
+    assert warmed(toy) == [[*HEADER, *PACK], [*HEADER, *PACK, *[6001] * 4]]
 
 
 async def test_another_engine_is_warmed_anew(
@@ -220,22 +231,23 @@ async def test_another_engine_is_warmed_anew(
         assert warmed(other) == [[*HEADER, *PACK]]
 
 
+@pytest.mark.parametrize("saved", [["shop", "site"], ["site", "shop"]])
 async def test_the_workspace_that_was_saved_last_is_warmed_first(
-    warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine
+    warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine, saved: list[str]
 ):
-    other = watcher.add("team-b", "site", [8000])
+    other = watcher.add("team-b", "site", [8000] * 4)
     async with warm_box(warming, watcher) as box:
         assert {salt for salt, _ in toy.asked} == {"team-a", "team-b"}
         toy.gate.clear()
         asking = asyncio.create_task(box.chat(model=MODEL, messages=[{"role": "user", "content": "?"}]).__aenter__())
         await until(lambda: len(toy.bodies) == 3)
-        for one in (other, workspace):
+        for one in (workspace, other) if saved[0] == "shop" else (other, workspace):
             one.save([6001] * 4)
             await asyncio.sleep(0.1)
         toy.gate.set()
         (await asking).release()
         await until(lambda: len(watcher.warm) == 4)
-        assert [name for name, _ in watcher.warm[2:]] == ["shop", "site"]
+        assert [name for name, _ in watcher.warm[2:]] == saved[::-1]
 
 
 async def test_an_engine_without_priorities_is_warmed_without_one(
@@ -269,10 +281,10 @@ async def test_a_pack_that_the_engine_refuses_does_not_keep_others_cold(
             await toy(exchange)
 
     engine.script = refuse
-    bad = watcher.add("team-b", "site", [9999999])
+    bad = watcher.add("team-b", "site", [9999999] * 4)
     async with serve(warming):
         await until(lambda: len(watcher.warm) == 1 and refused == 1)
-        bad.save([1])
+        bad.save([1] * 4)
         await until(lambda: refused == 2)
         workspace.save([6001])
         await until(lambda: len(watcher.warm) == 2)
@@ -298,7 +310,7 @@ async def test_a_workspace_that_is_new_is_found_and_one_that_is_gone_is_forgotte
     warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine
 ):
     async with warm_box(warming, watcher):
-        watcher.add("team-b", "site", [8000])
+        watcher.add("team-b", "site", [8000] * 4)
         await until(lambda: len(watcher.warm) == 2)
         watcher.workspaces.remove(workspace)
         await asyncio.sleep(0.1)

@@ -78,6 +78,10 @@ class ToyEngine:
         if exchange.path == "/v1/models":
             card = {"id": MODEL, "object": "model", "created": 1, "owned_by": "v", "max_model_len": self.context}
             await exchange.answer({"object": "list", "data": [card]})
+        elif exchange.path == "/metrics":
+            text = f'vllm:cache_config_info{{a="b",block_size="{BLOCK}",engine="0"}} 1.0\n'.encode()
+            await exchange.head(content_type="text/plain", content_length=str(len(text)))
+            await exchange.raw(text)
         elif exchange.path == "/v1/chat/completions/render":
             await self.render(exchange, body)
         elif exchange.path == "/v1/completions/render":

@@ -2,7 +2,8 @@
 
 When: at the start, on every new version (a long poll of the watcher), and when the engine is another one than before.
 In pieces: each is a longer beginning of the same prefix, as long as the engine computes in about a second, so one that
-is given up loses at most that. The blocks that the engine has completed by then stay in its cache.
+is given up loses at most that. The blocks that the engine has completed by then stay in its cache. Pieces end where a
+block of that cache ends: what is behind the last whole block would be computed for nothing.
 
 People come first. A piece starts only while nobody waits for a first token; it is given up at once when somebody comes,
 and taken up again when that token is there. It also asks with a lower priority, which settles who is first inside an
@@ -175,7 +176,10 @@ class Prewarmer:
             logger.warning("a pack of %d tokens is too long for a context of %d", total, template.context_tokens)
             progress.reported = True
             return
-        end = min(total, progress.done + self._piece_tokens)
+        end = _piece_end(len(template.header), progress.done, self._piece_tokens, total, template.block_tokens)
+        if end <= progress.done:
+            await self._finish(progress, template)
+            return
         begun = self._clock()
         try:
             cached = await self._compute(key, template, pack, end)
@@ -192,11 +196,13 @@ class Prewarmer:
         progress.done = end
         progress.computed += computed
         progress.seconds += seconds
-        if end == total:
-            progress.reported = True
-            before = max(len(template.header) + total - progress.computed, 0)
-            with contextlib.suppress(Refusal):
-                await self._workspaces.warmed(pack, cached_tokens=before, seconds=progress.seconds)
+
+    async def _finish(self, progress: Progress, template: Template) -> None:
+        """Nothing is left to compute: tell the watcher."""
+        progress.reported = True
+        before = max(len(template.header) + len(progress.pack.ids) - progress.computed, 0)
+        with contextlib.suppress(Refusal):
+            await self._workspaces.warmed(progress.pack, cached_tokens=before, seconds=progress.seconds)
 
     def _resume(self, key: Key) -> Progress:
         """The progress in the newest pack, as far as it shares its beginning with the one before."""
@@ -262,6 +268,14 @@ class Prewarmer:
         if refusal.code != self._said:
             self._said = refusal.code
             logger.warning("prewarming waits: %d %s", refusal.status, refusal.message)
+
+
+def _piece_end(header: int, done: int, tokens: int, total: int, block: int) -> int:
+    """Where in the pack the next piece ends: at the last end of a block within `tokens`, else at the next."""
+    wanted = (header + min(done + tokens, total)) // block * block
+    if wanted <= header + done:
+        wanted = (header + done) // block * block + block
+    return wanted - header if wanted <= header + total else done
 
 
 def shares(one: Pack, other: Pack, count: int) -> bool:

@@ -6,6 +6,7 @@ found by asking: the ids that the prompts of two conversations, different from t
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from infbox.engine_probe import MODELS_PATH, Ask
 from infbox.gateway.code.passing import EngineCalls, EngineRefusal, field_of, ids_of
 from infbox.gateway.engine import broken
 
+METRICS_PATH = "/metrics"
+BLOCK_SIZE = re.compile(rb'^vllm:cache_config_info\{[^}\n]*\bblock_size="([0-9]{1,6})"', re.MULTILINE)
 Conversation = list[dict[str, object]]
 PROBES: tuple[Conversation, ...] = (
     [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
@@ -34,13 +37,17 @@ class StandIn:
 
 @dataclass(frozen=True)
 class Template:
-    """What is known of the engine that runs now. `context_tokens` is 0 where it does not say."""
+    """What is known of the engine that runs now. `context_tokens` is 0 where it does not say.
+
+    block_tokens: how many tokens are a block of its prefix cache, which holds whole blocks only; 1 if it does not say.
+    """
 
     model: str
     context_tokens: int
     header: tuple[int, ...]
     stand_in: StandIn | None
     has_system: bool
+    block_tokens: int = 1
 
 
 class Templates:
@@ -82,7 +89,7 @@ class Templates:
             rendered = [await self._render(model, probe) for probe in (first, second)]
         header = common(*rendered)
         stand_in = await self._stand_in(model, first, header)
-        return Template(model, context_tokens, tuple(header), stand_in, has_system)
+        return Template(model, context_tokens, tuple(header), stand_in, has_system, await self._block_tokens())
 
     async def _model(self) -> tuple[str, int]:
         answer = await self._calls.engine.ask(Ask("GET", MODELS_PATH))
@@ -92,6 +99,11 @@ class Templates:
         if answer.status != 200 or not isinstance(name, str):
             raise broken(f"The engine answered {answer.status} when asked for its models.")
         return name, context if isinstance(context, int) else 0
+
+    async def _block_tokens(self) -> int:
+        answer = await self._calls.engine.ask(Ask("GET", METRICS_PATH))
+        found = BLOCK_SIZE.search(answer.body)
+        return max(int(found[1]), 1) if answer.status == 200 and found else 1
 
     async def _render(self, model: str, messages: Conversation) -> list[int]:
         return await self._calls.render({"model": model, "messages": messages, "max_tokens": 1})
