@@ -2,6 +2,10 @@
 
 Lines end with `\\n` alone, so that `\\r\\n`, form feeds and the like stay inside of them. `unified` gives hunks without
 file headers (who changed is the title of an overlay entry); `apply` is its inverse, used to prove packs right.
+
+A long run of removed lines is told by its ends and its length, as a line `\\ 36 more lines removed`: the reader has
+them all above. Over 250 commits of flask, removed lines were more tokens than added ones. But for these lines a diff is
+one that `patch` applies.
 """
 
 import re
@@ -11,11 +15,14 @@ from difflib import SequenceMatcher
 from infbox.errors import InfboxError
 
 CONTEXT_LINES = 1
+# Of a run of removed lines, how many are told at its beginning and end; and how many more it must have to be cut.
+_HEAD_LINES, _TAIL_LINES, _FEW_LINES = 2, 1, 3
 # difflib's time is quadratic; what differs over more lines than these is one change.
 _COMPARED_LINES = 20_000
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _NO_NEWLINE = "\\ No newline at end of file\n"
+_REMOVED = re.compile(r"\\ (\d+) more lines removed\n")
 
 Change = tuple[int, int, int, int]
 
@@ -24,8 +31,8 @@ class PatchError(InfboxError):
     """A diff does not fit the text that it is applied to."""
 
 
-def unified(old: str, new: str, context: int = CONTEXT_LINES) -> str:
-    """The hunks that make `new` of `old`; empty where the texts are equal."""
+def unified(old: str, new: str, context: int = CONTEXT_LINES, *, whole: bool = False) -> str:
+    """The hunks that make `new` of `old`; empty where the texts are equal. `whole`: with all removed lines."""
     before, after = split_lines(old), split_lines(new)
     written: list[str] = []
     for hunk in _hunks(_changes(before, after), context, len(before), len(after)):
@@ -35,7 +42,7 @@ def unified(old: str, new: str, context: int = CONTEXT_LINES) -> str:
             if before[old_from:old_to] == after[new_from:new_to]:
                 written += [_line(" ", line) for line in before[old_from:old_to]]
             else:
-                written += [_line("-", line) for line in before[old_from:old_to]]
+                written += _removed(before[old_from:old_to], whole)
                 written += [_line("+", line) for line in after[new_from:new_to]]
     return "".join(written)
 
@@ -62,6 +69,9 @@ def apply(old: str, hunks: str) -> str:
             if side in " +":
                 made[-1] = made[-1].removesuffix("\n")
             continue
+        if left_out := _REMOVED.fullmatch(line):
+            position += int(left_out[1])
+            continue
         side = line[0]
         if side in " -":
             if position >= len(before) or before[position].removesuffix("\n") != body.removesuffix("\n"):
@@ -77,6 +87,14 @@ def split_lines(text: str) -> list[str]:
     lines = text.split("\n")
     ended = [line + "\n" for line in lines[:-1]]
     return ended if not lines[-1] else [*ended, lines[-1]]
+
+
+def _removed(lines: list[str], whole: bool) -> list[str]:
+    written = [_line("-", line) for line in lines]
+    left_out = len(lines) - _HEAD_LINES - _TAIL_LINES
+    if whole or left_out <= _FEW_LINES:
+        return written
+    return [*written[:_HEAD_LINES], f"\\ {left_out} more lines removed\n", *written[-_TAIL_LINES:]]
 
 
 def _changes(before: list[str], after: list[str]) -> Iterator[Change]:

@@ -66,7 +66,8 @@ def last_changes(repository: Path, paths: Collection[str], revision: str = "HEAD
             else:
                 ages[now] = age
         said = process.stderr.read().decode(errors="replace").strip()
-    if process.returncode and "does not have any commits" not in said and "unknown revision" not in said:
+    unborn = revision == "HEAD" and ("bad revision 'HEAD'" in said or "does not have any commits" in said)
+    if process.returncode and not unborn:
         raise HistoryError(f"git cannot read the history of {repository}: {said}", "look at it with `git log`")
     return ages
 

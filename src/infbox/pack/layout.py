@@ -54,6 +54,7 @@ class Pack:
     Attributes:
         version: counts up with each change, from 1.
         fingerprint: of the tokenizer and format that it was written with.
+        born: the version at which this base came into being, by `build` or a rebase.
     """
 
     version: int
@@ -61,6 +62,7 @@ class Pack:
     header: Segment
     base: tuple[Segment, ...]
     overlay: tuple[Segment, ...] = ()
+    born: int = 1
 
     @cached_property
     def ids(self) -> TokenIds:
@@ -74,8 +76,11 @@ class Pack:
 
     @cached_property
     def base_digest(self) -> str:
-        """The same of header and base alone. Packs that share it are prefixes of each other, the older of the newer."""
-        return _digest(self.ids[: self.base_tokens])
+        """Of header, base and `born`. Of two packs of a workspace that share it, the older is a prefix of the newer.
+
+        `born` is in it because a rebase may keep the whole base and write a shorter overlay.
+        """
+        return hashlib.sha256(f"{self.born} {_digest(self.ids[: self.base_tokens])}".encode()).hexdigest()
 
     @cached_property
     def base_tokens(self) -> int:

@@ -85,7 +85,7 @@ class Packer:
                     self._shown.pop(path, None)
                 else:
                     self._shown[path] = text
-            if self.rules.budget_tokens is not None and self.pack.tokens > self.rules.budget_tokens:
+            if self._is_over_budget(self.pack):
                 self.swap(rebase(self.writer, self.pack, self.rules))
         return self.pack
 
@@ -100,10 +100,13 @@ class Packer:
         large = {path: texts[path] for path in sorted(new) if self.writer.file(path, texts[path]).tokens > room}
         return dict.fromkeys(machine_written, "") | outlines(large)
 
+    def _is_over_budget(self, pack: Pack) -> bool:
+        return self.rules.budget_tokens is not None and pack.tokens > self.rules.budget_tokens
+
     def _with(self, pack: Pack, entries: Iterable[Segment]) -> Pack:
         note = () if pack.overlay else (self.writer.note(),)
         overlay = (*pack.overlay, *note, *entries)
-        return Pack(pack.version + 1, pack.fingerprint, pack.header, pack.base, overlay)
+        return Pack(pack.version + 1, pack.fingerprint, pack.header, pack.base, overlay, pack.born)
 
     def rebase(self, whole: bool = False) -> Pack:
         """Seal, and make a new base at once; `whole`: leave nothing in the overlay, whatever it costs."""
@@ -115,13 +118,16 @@ class Packer:
         since = {path: said for path, said in self.pack.omitted.items() if pack.omitted.get(path) != said}
         if since:
             pack = self._with(pack, [self.writer.omitted(since)])
+            if self._is_over_budget(pack):
+                pack = rebase(self.writer, pack, self.rules)
         shown = pack.workspace()
         gone = (shown.keys() | pack.omitted.keys()) - self._shown.keys() - self.pack.omitted.keys()
         # What the rebase left out stays out.
         wanted: dict[str, str | None] = {path: text for path, text in self._shown.items() if path not in pack.omitted}
         wanted |= dict.fromkeys(gone)
         wanted |= self._pending
-        self.pack = replace(pack, version=max(pack.version, self.pack.version + 1))
+        version = max(pack.version, self.pack.version + 1)
+        self.pack = replace(pack, version=version, born=version)
         self._shown, self._pending = shown, {}
         for path, text in wanted.items():
             self._note(path, text)

@@ -115,7 +115,8 @@ def _cut(
     else:
         placed = (*base, *_map(writer, omitted, sorted(omitted, key=path_bytes), rules, rules.base_budget_tokens))
     overlay = (writer.note(), *carried) if carried else ()
-    return Pack(pack.version + 1, pack.fingerprint, pack.header, placed, overlay)
+    version = pack.version + 1
+    return Pack(version, pack.fingerprint, pack.header, placed, overlay, version)
 
 
 def _fix(writer: Writer, segment: Segment, text: str | None) -> Segment:

@@ -44,6 +44,7 @@ def write_pack(path: Path, pack: Pack) -> None:
     segments = [pack.header, *pack.base, *pack.overlay]
     said: dict[str, Any] = {
         "version": pack.version,
+        "born": pack.born,
         "fingerprint": pack.fingerprint,
         "base": len(pack.base),
         "segments": [_row(segment) for segment in segments],
@@ -123,7 +124,8 @@ def _parse(content: bytes, tokenizer: PackTokenizer) -> Pack:
     ids.setflags(write=False)
     header, *others = _segments(said["segments"], ids)
     base = int(said["base"])
-    return Pack(int(said["version"]), tokenizer.fingerprint, header, tuple(others[:base]), tuple(others[base:]))
+    segments = header, tuple(others[:base]), tuple(others[base:])
+    return Pack(int(said["version"]), tokenizer.fingerprint, *segments, born=int(said["born"]))
 
 
 def _segments(rows: list[list[Any]], ids: TokenIds) -> Iterator[Segment]:
