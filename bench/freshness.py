@@ -31,6 +31,8 @@ from infbox.engine_probe import UnixConnection
 
 PROGRAM = Path(sys.executable).with_name("infbox-watcher")
 FILES_A_FOLDER = 20
+# A person, or an agent, saves the same files again and again.
+WORKING_SET = 20
 PACK = "/workspaces/bench/work/pack"
 
 
@@ -170,7 +172,7 @@ def main() -> None:
         folder, root = Path(temporary), Path(temporary) / "work"
         root.mkdir()
         generate(root, options.files, rng)
-        places = rng.sample(sorted(root.glob("p*/d*/*.py")), min(options.files, 400))
+        places = rng.sample(sorted(root.glob("p*/d*/*.py")), min(options.files, 2 * WORKING_SET))
         scan_peer(root)  # into the page cache, for both
         peer = scan_peer(root)
         served = Served(folder, root, options.pack_tokens)
@@ -205,7 +207,9 @@ def main() -> None:
 def measure(served: Served, places: list[Path], saves: int) -> list[dict[str, Any]]:
     """The rows of the table."""
     own, others = places[: len(places) // 2], places[len(places) // 2 :]
-    bare = [BareReader(place.parent).seconds(lambda place=place: save(place, -1)) for place in own[:saves]]
+    bare = [
+        BareReader(place.parent).seconds(lambda place=place: save(place, -1)) for place in own * (saves // len(own) + 1)
+    ]
     served.ask(PACK)
     time.sleep(1)
     idle = [visible(served, own[number % len(own)], number) for number in range(saves)]

@@ -95,7 +95,7 @@ def test_folders_without_a_watch_are_polled_and_it_is_said_how_to_get_more(
         box = make_box(repository, kernel=kernel).start()
     assert "fs.inotify.max_user_watches" in caplog.text
     assert caplog.text.count("max_user_watches is used up") == 1
-    fault = box.workspace.watch_fault()
+    fault = box.workspace.tree.watch_fault("t/work")
     assert fault is not None
     assert "sysctl fs.inotify.max_user_watches=" in fault.hint
     for number in range(10):
@@ -107,7 +107,7 @@ def test_folders_without_a_watch_are_polled_and_it_is_said_how_to_get_more(
     shutil.rmtree(repository / "d9")
     eventually(lambda: "d9/f.py" not in box.workspace.pack.workspace())
     kernel.room = 10**9
-    eventually(lambda: box.workspace.watch_fault() is None)
+    eventually(lambda: box.workspace.tree.watch_fault("t/work") is None)
     write(repository, "d8/new/g.py", "newer\n")
     assert box.shown()["d8/new/g.py"] == "newer\n"
 

@@ -132,3 +132,25 @@ class Changes:
             self._first = now
         self._last = now
         return now
+
+
+class GitLock:
+    """Whether git is changing files: its index.lock is there, and is not one that a killed git has left."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def is_held(self, git_folder: str | None) -> bool:
+        """For the repository with this `.git`; a lock counts for `BURST_SECONDS`."""
+        if git_folder is None:
+            return False
+        try:
+            status = os.stat(f"{git_folder}/index.lock")
+        except OSError:
+            return False
+        lock = (status.st_ino, status.st_ctime_ns)
+        if lock != self._lock:
+            self._lock, self._since = lock, self._clock()
+        return self._clock() - self._since < BURST_SECONDS

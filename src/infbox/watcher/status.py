@@ -29,7 +29,7 @@ def full(workspace: Workspace, watches: int) -> dict[str, Any]:
     excluded = count_excluded(entry for _, entry in entries)
     unreadable = [path for path, entry in entries if entry.excluded.startswith("it cannot be read")]
     times, pack = workspace.times, workspace.pack
-    watch_fault = workspace.watch_fault()
+    watch_fault = workspace.tree.watch_fault(workspace.name)
     done, total = workspace.progress
     return {
         **brief(workspace),

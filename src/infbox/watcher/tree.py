@@ -15,8 +15,9 @@ from pathlib import Path
 from infbox.errors import WorkspaceError
 from infbox.pack.select import Selector
 from infbox.watcher.files import Entry, parent, stamp_of
-from infbox.watcher.watches import Listener, Watches
+from infbox.watcher.watches import SYSCTL, Listener, Watches
 
+POLL_SECONDS = 2.0
 # Of git's own folder: what makes a folder a repository, and what chooses its files.
 _GIT_NAMES = frozenset({"HEAD", "objects", "refs", "commondir", "index", "config", "config.worktree", "info", "gitdir"})
 _GIT_MARKS = frozenset({"HEAD", "objects", "refs", "commondir"})
@@ -172,6 +173,22 @@ class Tree:
     def place(self, path: str) -> str:
         """Where a path of the workspace is."""
         return f"{self._root}/{path}" if path else self._root
+
+    def watch_fault(self, name: str) -> WorkspaceError | None:
+        """Why there are folders without a watch in the workspace of that name."""
+        faults = dict(self.unwatched)
+        if errno.ENOSPC in faults.values():
+            return WorkspaceError(
+                f"{len(faults)} folders of {name} have no watch and are polled every {POLL_SECONDS:g} seconds: "
+                f"{SYSCTL} is used up",
+                f"raise it: sysctl {SYSCTL}=1048576, and in /etc/sysctl.d",
+            )
+        for folder, number in faults.items():
+            return WorkspaceError(
+                f"{self.place(folder)} of {name} cannot be watched: {os.strerror(number)}",
+                "let the watcher's group read it",
+            )
+        return None
 
     def _look_at_folder(self, path: str, look: Look, unknown: list[str]) -> None:
         """A known folder that was made, moved or deleted: forget what was in it, and meet it like a new one."""

@@ -4,12 +4,11 @@
 it. `work` does in the background what is due by then, `due` says when; `rebase` may run beside both.
 """
 
-import errno
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,21 +19,23 @@ from infbox.pack.rebase import Rules, rebase
 from infbox.pack.select import Exclusion, Selector
 from infbox.pack.store import StoreError
 from infbox.pack.tokens import PackTokenizer
-from infbox.watcher.changes import BURST_SECONDS, Batch, Changes
+from infbox.watcher.changes import Batch, Changes, GitLock
 from infbox.watcher.files import NOT_CHOSEN, Entry, digest_of, lasting, stamp_of
 from infbox.watcher.first import ages_of, first_pack
 from infbox.watcher.settings import WorkspaceSettings
 from infbox.watcher.state import read_state, write_state
 from infbox.watcher.times import Times
-from infbox.watcher.tree import Look, Tree
-from infbox.watcher.watches import SYSCTL, Watches
+from infbox.watcher.tree import POLL_SECONDS, Look, Tree
+from infbox.watcher.watches import Watches
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
-POLL_SECONDS = 2.0
 IDLE_REBASE_SECONDS = 300.0
 KEEP_SECONDS = 30.0
+# Of the budget, left free by a base and its overlay: while saves fill it, a rebase is made in the background. Without
+# it, a save that passes the budget would have to wait for one.
+_SLACK = 0.06
 
 State = Literal["indexing", "ready", "failed"]
 
@@ -73,6 +74,8 @@ class Workspace:
         self.stopping = False
         self._tokenizer = tokenizer
         self._rules = rules
+        tokens = rules.budget_tokens
+        self._base_rules = rules if tokens is None else replace(rules, budget_tokens=int(tokens * (1 - _SLACK)) or 1)
         self._watches = watches
         self._folder = state_folder
         self._clock = clock
@@ -85,11 +88,10 @@ class Workspace:
         self._keep_at: float | None = None
         self._idle_at: float | None = None
         self._distrust = False
-        self._git_lock: tuple[int, int] | None = None
-        self._git_lock_since = 0.0
         self._said_watches = ""
         self._rebased_to: Pack | None = None
-        self.changes = Changes(clock, self._git_works)
+        git_lock = GitLock(clock)
+        self.changes = Changes(clock, lambda: git_lock.is_held(self.tree.git_folder))
         self.tree = Tree(settings.path, self._select, watches, self, self.files)
         self.times = Times(clock)
 
@@ -167,7 +169,7 @@ class Workspace:
             if self._packer is None:
                 return
             old, whole = self._packer.pack, not self._packer.needs_rebase
-        new = rebase(Writer(self._tokenizer), old, self._rules, whole=whole)
+        new = rebase(Writer(self._tokenizer), old, self._base_rules, whole=whole)
         with self._lock:
             packer = self._packer
             if packer.pack.base_digest != old.base_digest:
@@ -199,23 +201,6 @@ class Workspace:
     def warmed(self, seconds: float | None, digest: str, tokens: int, cached_tokens: int) -> None:
         """The gateway has warmed a version."""
         self.times.warmed(digest, seconds, tokens, cached_tokens)
-
-    def watch_fault(self) -> InfboxError | None:
-        """Why there are folders without a watch."""
-        faults = set(self.tree.unwatched.values())
-        if errno.ENOSPC in faults:
-            return WorkspaceError(
-                f"{len(self.tree.unwatched)} folders of {self.name} have no watch and are polled every "
-                f"{POLL_SECONDS:g} seconds: {SYSCTL} is used up",
-                f"raise it: sysctl {SYSCTL}=1048576, and in /etc/sysctl.d",
-            )
-        if faults:
-            folder, number = next(iter(self.tree.unwatched.items()))
-            return WorkspaceError(
-                f"{self.tree.place(folder)} of {self.name} cannot be watched: {os.strerror(number)}",
-                "let the watcher's group read it",
-            )
-        return None
 
     def _check(self) -> None:
         if self.state == "failed" and self.fault is not None:
@@ -359,10 +344,10 @@ class Workspace:
         writer = Writer(self._tokenizer)
         ages = ages_of(self.settings.path, sizes)
         read = self.tree.selector.read
-        return first_pack(writer, self.settings.name, sizes, ages, self._rules, read, keep, pass_over)
+        return first_pack(writer, self.settings.name, sizes, ages, self._base_rules, read, keep, pass_over)
 
     def _say_watches(self) -> None:
-        fault = self.watch_fault()
+        fault = self.tree.watch_fault(self.name)
         message = fault.message if fault else ""
         if message and message != self._said_watches:
             logger.error("%s\nhint: %s", message, fault.hint if fault else "")
@@ -370,16 +355,3 @@ class Workspace:
 
     def _select(self) -> Selector:
         return Selector(self.settings.path, scratch=self._folder)
-
-    def _git_works(self) -> bool:
-        """Whether git is changing the files: its lock is there, and is not one that a killed git has left."""
-        if self.tree.git_folder is None:
-            return False
-        try:
-            status = os.stat(f"{self.tree.git_folder}/index.lock")
-        except OSError:
-            return False
-        lock = (status.st_ino, status.st_ctime_ns)
-        if lock != self._git_lock:
-            self._git_lock, self._git_lock_since = lock, self._clock()
-        return self._clock() - self._git_lock_since < BURST_SECONDS
