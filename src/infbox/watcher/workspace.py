@@ -81,6 +81,7 @@ class Workspace:
         self._clock = clock
         self._on_change = on_change
         self._lock = threading.RLock()
+        self._keeping = threading.Lock()
         self._packer: Packer | None = None
         self._pack: Pack | None = None
         self._retry_at: float | None = 0.0
@@ -181,6 +182,10 @@ class Workspace:
 
     def keep(self) -> None:
         """Write what outlives a restart. A disk that is full is said once, and stops nothing."""
+        with self._keeping:
+            self._keep()
+
+    def _keep(self) -> None:
         with self._lock:
             pack, files = self._pack, dict(self.files)
             self._keep_at = None
