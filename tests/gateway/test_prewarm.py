@@ -16,6 +16,7 @@ from scripted_engine import MODEL, Exchange, ScriptedEngine, until
 from toy_engine import CONTROL, NEWLINES, ToyEngine
 from toy_watcher import ToyWatcher, ToyWorkspace
 
+from infbox.gateway.code.prewarm import piece_end
 from infbox.gateway.code.tally import Tally
 from infbox.gateway.settings import Settings
 
@@ -330,6 +331,17 @@ async def test_prewarmed_tokens_that_were_hit_are_counted_once(
         await until(lambda: counter(metrics, "code_requests") == 2)
         assert counter(metrics, "prewarmed_hit_tokens") == prefix // 4 * 4
         assert counter(metrics, "code_pack_tokens") == 2 * len(PACK)
+
+
+small = st.integers(0, 30)
+
+
+@given(small, small, st.integers(1, 30), small, st.integers(1, 12))
+def test_a_piece_ends_where_a_block_ends_and_always_goes_on(header: int, done: int, tokens: int, more: int, block: int):
+    ends = [end for end in range(done + 1, done + more + 1) if (header + end) % block == 0]
+    within = [end for end in ends if end <= done + tokens]
+    expected = within[-1] if within else ends[0] if ends else done
+    assert piece_end(header, done, tokens, done + more, block) == expected
 
 
 positions = st.integers(0, 40)

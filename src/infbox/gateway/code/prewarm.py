@@ -176,7 +176,7 @@ class Prewarmer:
             logger.warning("a pack of %d tokens is too long for a context of %d", total, template.context_tokens)
             progress.reported = True
             return
-        end = _piece_end(len(template.header), progress.done, self._piece_tokens, total, template.block_tokens)
+        end = piece_end(len(template.header), progress.done, self._piece_tokens, total, template.block_tokens)
         if end <= progress.done:
             await self._finish(progress, template)
             return
@@ -270,7 +270,7 @@ class Prewarmer:
             logger.warning("prewarming waits: %d %s", refusal.status, refusal.message)
 
 
-def _piece_end(header: int, done: int, tokens: int, total: int, block: int) -> int:
+def piece_end(header: int, done: int, tokens: int, total: int, block: int) -> int:
     """Where in the pack the next piece ends: at the last end of a block within `tokens`, else at the next."""
     wanted = (header + min(done + tokens, total)) // block * block
     if wanted <= header + done:
