@@ -10,10 +10,10 @@ from pathlib import Path
 
 from infbox.errors import InfboxError
 from infbox.pack.budget import is_test
-from infbox.pack.gitfiles import find_repository
 from infbox.pack.history import last_changes, oldest_first
 from infbox.pack.layout import Pack, Writer
 from infbox.pack.rebase import Rules, build
+from infbox.pack.repository import find_repository
 from infbox.pack.select import Exclusion
 
 # Code is 2.5 to 4.5 bytes a token; what is read is about twice what the budget holds.
