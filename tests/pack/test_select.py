@@ -255,6 +255,38 @@ def test_a_file_over_the_limit_is_left_out(folder: Path) -> None:
     )
 
 
+def test_a_huge_file_is_not_read_to_find_out_that_it_is_too_large(folder: Path) -> None:
+    (folder / "huge").touch()
+    os.truncate(folder / "huge", 1 << 40)
+    refused = "it has 1,099,511,627,776 bytes, and the limit is 524,288"
+    assert str(Selector(folder).read("huge")) == str(Selector(folder).explain("huge")) == refused
+
+
+def test_a_file_that_others_may_not_read_is_said_to_be(folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can stop being root")
+    write(folder, **{"closed": "x", "shut/inside": "x"})
+    (folder / "closed").chmod(0)
+    (folder / "shut").chmod(0)
+    for above in (folder, folder.parent, folder.parent.parent, folder.parent.parent.parent):
+        above.chmod(0o755)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.environ["HOME"] = "/nonexistent"
+            os.setgid(65534)
+            os.setuid(65534)
+            selector = Selector(folder)
+            assert selector.listing().files == ["closed"]
+            assert str(selector.read("closed")) == "it cannot be read: Permission denied"
+            assert str(selector.explain("shut/inside")) == "it cannot be read: Permission denied"
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_nul_byte_in_the_beginning_makes_a_file_binary_as_in_git(folder: Path) -> None:
     write(folder, binary=b"a" * 7999 + b"\0", text=b"a" * 8000 + b"\0", empty=b"", latin=b"caf\xe9")
     selector = Selector(folder)
