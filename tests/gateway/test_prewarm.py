@@ -232,6 +232,19 @@ async def test_another_engine_is_warmed_anew(
         assert warmed(other) == [[*HEADER, *PACK]]
 
 
+async def test_a_watcher_that_was_started_anew_is_told_what_is_warm(
+    warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine
+):
+    async with warm_box(warming, watcher):
+        before = len(toy.asked)
+        await watcher.stop()
+        watcher.warm.clear()
+        await asyncio.sleep(0.1)
+        await watcher.start()
+        await until(lambda: len(watcher.warm) == 1)
+        assert len(toy.asked) == before
+
+
 @pytest.mark.parametrize("saved", [["shop", "site"], ["site", "shop"]])
 async def test_the_workspace_that_was_saved_last_is_warmed_first(
     warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine, saved: list[str]

@@ -117,6 +117,10 @@ class Prewarmer:
             try:
                 pack = await self._workspaces.next_pack(*key, digest, POLL_SECONDS)
             except Refusal:
+                # A watcher that was started anew does not know what is warm.
+                digest = ""
+                if known := self._progress.get(key):
+                    known.reported = False
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if pack.digest == digest:
