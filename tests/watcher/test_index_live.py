@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from watched_box import git, write
+from watched_box import git, write, write_walk
 from watcher_program import Program
 
 from infbox.cli import main
@@ -37,6 +37,7 @@ def test_show_prints_what_the_model_reads(
     repository: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    write_walk(repository)
     program.start()
     git(repository, "mv", "a.py", "moved.py")
     assert infbox(program, "show") == 0

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from watched_box import Box, eventually, git, listed_by_git, write
 
+from infbox.pack.select import Selector
+
 
 def test_the_first_pack_shows_what_git_would_take(box: Box, repository: Path) -> None:
     assert box.shown().keys() == listed_by_git(repository) == {"a.py", "src/b.py", ".gitignore"}
@@ -193,6 +195,52 @@ def test_a_checkout_of_many_files_becomes_one_version(box: Box, repository: Path
     eventually(lambda: len(box.workspace.pack.workspace()) == 1503)
     assert box.workspace.pack.version - before <= 2
     assert box.shown().keys() == listed_by_git(repository)
+
+
+def test_a_clone_into_an_empty_workspace_is_ordered_by_its_history(
+    root: Path, tmp_path: Path, make_box: Callable[..., Box]
+) -> None:
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    git(origin, "init", "-q")
+    for name in ("b.py", "c.py", "a.py"):
+        write(origin, name, f"{name[0]} = 1\n" * 50)
+        git(origin, "add", ".")
+        git(origin, "commit", "-qm", name)
+    box = make_box(root).start()
+    empty = box.pack()
+    git(root, "clone", "-q", str(origin), ".")
+    eventually(lambda: box.shown().keys() == {"a.py", "b.py", "c.py"})
+    pack = box.pack()
+    assert [segment.path for segment in pack.base] == ["b.py", "c.py", "a.py"]
+    assert pack.overlay == ()
+    assert pack.version > empty.version
+
+
+def test_a_small_pack_gets_a_new_base_with_each_save(repository: Path, make_box: Callable[..., Box]) -> None:
+    box = make_box(repository, tokens=50_000).start()
+    for number in range(3):
+        write(repository, "a.py", f"one = {number + 7}\n")
+        pack = box.pack()
+        assert pack.overlay == ()
+        assert pack.workspace()["a.py"] == f"one = {number + 7}\n"
+        assert pack.base[-1].path == "a.py"
+
+
+def test_a_burst_of_more_than_a_pack_can_hold_is_not_all_read(
+    repository: Path, make_box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = make_box(repository, tokens=2_000).start()
+    read: list[str] = []
+    selector_read = Selector.read
+    monkeypatch.setattr(Selector, "read", lambda self, path: read.append(path) or selector_read(self, path))
+    for number in range(60):
+        write(repository, f"many/{number}.py", f"value_{number} = {number}\n" * 40)
+    eventually(lambda: len(box.workspace.files) >= 60)
+    pack = box.pack()
+    assert len(set(read)) < 60
+    assert pack.tokens <= 2_000
+    assert pack.workspace()
 
 
 def test_names_that_are_hard_to_write_down(box: Box, repository: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from watched_box import eventually, git, listed_by_git, write
+from watched_box import eventually, git, listed_by_git, write, write_walk
 from watcher_program import PROGRAM, Answer, Connection, Program
 
 
 def test_it_answers_as_the_gateway_expects(program: Program, repository: Path) -> None:
+    write_walk(repository)
     program.start()
     assert stat.S_IMODE(program.socket.stat().st_mode) == 0o660
     first = program.pack()

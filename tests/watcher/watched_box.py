@@ -38,6 +38,12 @@ def eventually(check: Callable[[], object], seconds: float = SOON_SECONDS) -> No
         time.sleep(0.01)
 
 
+def write_walk(root: Path) -> None:
+    """A file that makes a workspace too large for a new base with each save."""
+    steps = ("forth", "back", "left", "right", "up", "down")
+    write(root, "walk.py", "".join(f"def {one}_{other}():\n    return walk\n" for one in steps for other in steps))
+
+
 class Box:
     """A watcher with one workspace, or several."""
 

@@ -87,6 +87,8 @@ class Packer:
                     self._shown[path] = text
             if self._is_over_budget(self.pack):
                 self.swap(rebase(self.writer, self.pack, self.rules))
+            elif self.pack.overlay and self.pack.tokens <= self.rules.small_tokens:
+                self.swap(rebase(self.writer, self.pack, self.rules, whole=True))
         return self.pack
 
     def _left_out(self, changes: Mapping[str, str | None]) -> dict[str, str]:

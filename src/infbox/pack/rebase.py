@@ -31,11 +31,13 @@ class Rules:
         overlay_fraction: of the base's tokens, that the overlay may have.
         overlay_minimum_tokens: that it may have in any case.
         budget_tokens: of the whole pack; None: no limit.
+        small_tokens: a pack of no more than these gets a new base with each save: that costs less than it reads better.
     """
 
     overlay_fraction: float = 0.1
     overlay_minimum_tokens: int = 2_000
     budget_tokens: int | None = None
+    small_tokens: int = 0
 
     def limit(self, base_tokens: int) -> float:
         """Tokens that the overlay of such a base may have."""

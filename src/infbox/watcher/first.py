@@ -17,7 +17,7 @@ from infbox.pack.repository import find_repository
 from infbox.pack.select import Exclusion
 
 # Code is 2.5 to 4.5 bytes a token; what is read is about twice what the budget holds.
-_BYTES_A_TOKEN = 8
+BYTES_A_TOKEN = 8
 
 Read = Callable[[str], bytes | Exclusion]
 Keep = Callable[[str, bytes | Exclusion], None]
@@ -47,7 +47,7 @@ def may_fit(sizes: Mapping[str, int], ages: Mapping[str, int], rules: Rules) -> 
     """
     if rules.budget_tokens is None:
         return frozenset(sizes)
-    room = rules.budget_tokens * _BYTES_A_TOKEN
+    room = rules.budget_tokens * BYTES_A_TOKEN
     if sum(sizes.values()) <= room:
         return frozenset(sizes)
     chosen: set[str] = set()

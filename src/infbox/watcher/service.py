@@ -22,6 +22,8 @@ from infbox.watcher.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _WORKERS = 4
+# Of a pack of this size a new base with each save costs next to nothing, and no more than a tenth of the budget.
+_SMALL_TOKENS = 512
 Job = Literal["work", "rebase"]
 
 
@@ -59,7 +61,9 @@ class Watcher:
         self.model = settings.model
         tokenizer = tokenizer or SharedTokenizer.from_file(settings.model)
         self.watches = Watches(kernel or open_kernel())
-        rules = Rules(budget_tokens=settings.pack_tokens)
+        rules = Rules(
+            budget_tokens=settings.pack_tokens, small_tokens=min(_SMALL_TOKENS, (settings.pack_tokens or 0) // 10)
+        )
         self.workspaces: dict[tuple[str, str], Workspace] = {}
         for each in settings.workspaces:
             folder = settings.state_dir / each.tenant / each.name

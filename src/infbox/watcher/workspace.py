@@ -21,7 +21,7 @@ from infbox.pack.store import StoreError
 from infbox.pack.tokens import PackTokenizer
 from infbox.watcher.changes import Batch, Changes, GitLock
 from infbox.watcher.files import NOT_CHOSEN, Entry, digest_of, lasting, stamp_of
-from infbox.watcher.first import ages_of, first_pack
+from infbox.watcher.first import BYTES_A_TOKEN, ages_of, first_pack
 from infbox.watcher.settings import WorkspaceSettings
 from infbox.watcher.state import read_state, write_state
 from infbox.watcher.times import Times
@@ -231,10 +231,30 @@ class Workspace:
             batch.afresh = True
         if batch.afresh:
             distrust, self._distrust = self._distrust, False
-            self._absorb(self.tree.list_afresh(batch.paths, distrust))
+            self._take_in(self.tree.list_afresh(batch.paths, distrust))
         elif batch or self.tree.unwatched:
-            self._absorb(self.tree.look_at(batch.paths))
+            self._take_in(self.tree.look_at(batch.paths))
         self._say_watches()
+
+    def _take_in(self, look: Look) -> None:
+        """What was seen becomes part of the pack, or a pack of its own where the one before says too little of it."""
+        packer = self._packer
+        assert packer is not None  # noqa: S101 - its callers have one
+        new = [status.st_size for path, status in look.files.items() if path not in self.files]
+        tokens = self._rules.budget_tokens
+        too_many = tokens is not None and sum(new) > tokens * BYTES_A_TOKEN
+        if not too_many and (not new or any(segment.kind == "file" for segment in packer.pack.base)):
+            self._absorb(look)
+            return
+        # A clone into an empty folder: it has a history to be ordered by, and may be more than is to be read.
+        self.files.clear()
+        try:
+            pack = self._first_pack(self.tree.list_afresh())
+        except BaseException:
+            self._packer = None  # it knows of other files than those remembered now
+            raise
+        version = packer.pack.version + 1
+        self._packer = Packer(self._tokenizer, replace(pack, version=version, born=version), self._rules)
 
     def _absorb(self, look: Look) -> None:
         """Read what may have changed, and note it for the pack."""
