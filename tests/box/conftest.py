@@ -12,7 +12,7 @@ import pytest
 from live_box import LiveBox
 
 HOW = "tests/box needs a box: make demo, then pytest tests/box --box .demo/box.json"
-UNITS = ("infbox-caddy", "infbox-gateway", "infbox-vllm")
+UNITS = ("infbox-caddy", "infbox-gateway", "infbox-watcher", "infbox-vllm")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,7 +15,7 @@ def prompt_tokens(box: LiveBox, **prompt: object) -> int:
 
 def test_the_openai_client_lists_the_model(box: LiveBox):
     with box.openai() as client:
-        assert [model.id for model in client.models.list()] == [box.model]
+        assert [model.id for model in client.models.list()] == [box.model, f"{box.model}:code"]
         assert client.models.retrieve(box.model).id == box.model
 
 

@@ -6,13 +6,19 @@ from collections.abc import Iterator
 import pytest
 from live_box import LiveBox
 
-SOCKETS = ["/run/infbox-vllm/vllm.sock", "/run/infbox-gateway/gateway.sock", "/run/infbox-caddy/admin.sock"]
-SERVICES = {"infbox-vllm": "infbox-vllm", "infbox-gateway": "infbox-gateway", "infbox-caddy": "infbox-caddy"}
-UNITS = ["infbox-caddy", "infbox-firewall", "infbox-gateway", "infbox-model", "infbox-vllm"]
+SOCKETS = [
+    "/run/infbox-vllm/vllm.sock",
+    "/run/infbox-gateway/gateway.sock",
+    "/run/infbox-watcher/watcher.sock",
+    "/run/infbox-caddy/admin.sock",
+]
+SERVICES = {f"infbox-{name}": f"infbox-{name}" for name in ("vllm", "gateway", "watcher", "caddy")}
+UNITS = ["infbox-caddy", "infbox-firewall", "infbox-gateway", "infbox-model", "infbox-vllm", "infbox-watcher"]
 SECRET_FILES = [
     "/etc/infbox/keys", "/etc/infbox/keys/default.key", "/etc/infbox/keys/smoke.key", "/etc/infbox/credentials",
     "/etc/infbox/gateway-keys.json", "/etc/infbox/vllm.yml", "/etc/infbox/Caddyfile", "/var/lib/infbox-caddy/caddy",
-    *(f"/etc/infbox/{name}.env" for name in ("caddy", "firewall", "gateway", "model", "vllm")),
+    "/etc/infbox/watcher.json", "/var/lib/infbox-watcher", "/srv/workspace",
+    *(f"/etc/infbox/{name}.env" for name in ("caddy", "firewall", "gateway", "model", "vllm", "watcher")),
 ]  # fmt: skip
 # Run as another user: which of the sockets can be reached, which of the files read, and what of the processes seen.
 TRESPASS = """
@@ -114,8 +120,8 @@ def test_nothing_but_caddy_and_sshd_listens_beyond_loopback(box: LiveBox):
     assert found == {"caddy": {("tcp", "80"), ("tcp", "443")}, "sshd": {("tcp", "22")}}
 
 
-def test_engine_and_gateway_have_no_network_but_a_loopback_of_their_own(box: LiveBox):
-    for unit in ("infbox-vllm", "infbox-gateway"):
+def test_engine_watcher_and_gateway_have_no_network_but_a_loopback_of_their_own(box: LiveBox):
+    for unit in ("infbox-vllm", "infbox-gateway", "infbox-watcher"):
         pid = box.main_pid(unit)
         assert box.run(f"readlink /proc/{pid}/ns/net") != box.run("readlink /proc/1/ns/net")
         links = box.run(f"nsenter --target {pid} --net ip -brief link").splitlines()

@@ -271,3 +271,15 @@ def test_what_the_documents_say_a_command_prints_is_what_it_prints(capsys: pytes
         _, out = said(capsys, *command.split())
         for line in lines.splitlines():
             assert line == "..." or line in out.splitlines(), f"infbox plan {command} does not print: {line}"
+
+
+# --- workspaces
+
+
+def test_a_workspace_gets_its_share_of_the_context(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a workspace gets                   5,120  tokens, 0.625 of the context" in said(capsys, "cpu")[1]
+    values = role_defaults(ROOT) | load_preset(ROOT, "cpu").values
+    assert plan_values(values | {"watcher_context_share": 0.5}).to_json()["workspace_tokens"] == 4096
+    assert plan_values(values | {"watcher_workspaces": []}).to_json()["workspace_tokens"] == 0
+    with pytest.raises(PresetError, match="`watcher_context_share` is 'half'"):
+        plan_values(values | {"watcher_context_share": "half"})

@@ -41,7 +41,7 @@ def test_the_box_is_ready_and_lists_its_model(host: Any) -> None:
     )
     key = "Authorization: Bearer $(cat /etc/infbox/keys/default.key)"
     said = json.loads(host.check_output(f'{command} --header "{key}" https://localhost/v1/models'))
-    assert [model["id"] for model in said["data"]] == ["SmolLM2-135M-Instruct"]
+    assert [model["id"] for model in said["data"]] == ["SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct:code"]
 
 
 def test_the_box_answers_a_question(host: Any) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-SERVICES = ["firewall", "model", "gateway", "caddy"]
-USERS = ["infbox-model", "infbox-vllm", "infbox-gateway", "infbox-caddy"]
+SERVICES = ["firewall", "model", "watcher", "gateway", "caddy"]
+USERS = ["infbox-model", "infbox-vllm", "infbox-gateway", "infbox-caddy", "infbox-watcher"]
 PATHS = {
     "/etc/infbox": ("root", "root", 0o755),
     "/etc/infbox/Caddyfile": ("root", "infbox-caddy", 0o640),
@@ -20,11 +20,16 @@ PATHS = {
     "/etc/infbox/gateway.env": ("root", "root", 0o600),
     "/etc/infbox/keys": ("root", "root", 0o700),
     "/etc/infbox/keys/default.key": ("root", "root", 0o600),
+    "/etc/infbox/watcher.env": ("root", "root", 0o600),
+    "/etc/infbox/watcher.json": ("root", "infbox-watcher", 0o640),
     "/opt/infbox": ("root", "root", 0o755),
     "/run/infbox-gateway": ("infbox-gateway", "infbox-gateway", 0o750),
+    "/run/infbox-watcher": ("infbox-watcher", "infbox-watcher", 0o750),
+    "/srv/workspace": ("root", "infbox-watcher", 0o2750),
     "/var/lib/infbox": ("root", "root", 0o755),
     "/var/lib/infbox/models": ("infbox-model", "infbox-model", 0o755),
     "/var/lib/infbox-caddy": ("infbox-caddy", "infbox-caddy", 0o700),
+    "/var/lib/infbox-watcher": ("infbox-watcher", "infbox-watcher", 0o700),
 }
 SYSCTLS = {
     "fs.inotify.max_user_watches": 1048576,

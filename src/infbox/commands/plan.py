@@ -125,6 +125,9 @@ def _tokens(plan: Plan, setup: Setup) -> Iterator[str]:
     longest = f"the model itself takes {setup.architecture.context:,}"
     yield _row("longest context", f"{plan.longest_context:,}", longest)
     yield _row("context planned", f"{setup.context:,}", "`vllm_max_model_len`")
+    if setup.workspace_tokens:
+        share = f"tokens, {setup.workspace_share:g} of the context (`watcher_context_share`)"
+        yield _row("a workspace gets", f"{setup.workspace_tokens:,}", share)
     yield _row("full contexts at a time", f"{plan.full_contexts:.1f}", "shorter ones: more")
     tiers = speed.tier_tokens(setup)
     yield _row(

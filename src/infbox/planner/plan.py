@@ -89,6 +89,7 @@ class Plan:
             "kv_tokens": self.kv_tokens,
             "longest_context": self.longest_context,
             "full_contexts": round(self.full_contexts, 2),
+            "workspace_tokens": setup.workspace_tokens,
             "tier_tokens": speed.tier_tokens(setup),
             "prefill_seconds": speed.prefill_seconds(setup, setup.context),
             "load_seconds": speed.load_seconds(setup),

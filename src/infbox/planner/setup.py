@@ -54,6 +54,7 @@ class Setup:
     online_fp8: bool = False  # a 16-bit model, quantised at loading
     tool_call_parser: str = ""
     disk_gib: int = 0  # for models and KV
+    workspace_share: float = 0.0  # of the context
 
     @property
     def architecture(self) -> Architecture:
@@ -72,6 +73,11 @@ class Setup:
     def kv_bytes(self) -> int:
         """Bytes of a value in the KV cache: those of the model's dtype, 16 bits at least."""
         return WIDTHS.get(self.kv_dtype, 2) if self.kv_dtype != "auto" else self.bytes_16
+
+    @property
+    def workspace_tokens(self) -> int:
+        """Tokens of the context that a workspace may take."""
+        return int(self.context * self.workspace_share)
 
     @property
     def block(self) -> int:
@@ -112,7 +118,7 @@ def read_setup(values: Mapping[str, Any], model: Model) -> Setup:
             data=reader.setting_count("data_parallel_size"),
             experts=bool(reader.setting("enable_expert_parallel")),
         ),
-        utilization=reader.share(),
+        utilization=reader.share(reader.setting("gpu_memory_utilization"), "vllm_gpu_memory_utilization"),
         dtype=reader.text(reader.setting("dtype"), "vllm_dtype"),
         kv_dtype=reader.text(reader.setting("kv_cache_dtype"), "vllm_kv_cache_dtype"),
         context=reader.setting_count("max_model_len"),
@@ -124,6 +130,9 @@ def read_setup(values: Mapping[str, Any], model: Model) -> Setup:
         overrides=cast(dict[str, Any], overrides),
         tool_call_parser=reader.text(reader.setting("tool_call_parser"), "vllm_tool_call_parser"),
         disk_gib=_disk_gib(values, reader),
+        workspace_share=reader.share(values.get("watcher_context_share", 0.625), "watcher_context_share")
+        if values.get("watcher_workspaces")
+        else 0.0,
     )
 
 
@@ -160,10 +169,9 @@ class _Reader:
             raise PresetError(f"`{name}` is {str(value)[:60]!r}", f"write a whole number from {least} up")
         return value
 
-    def share(self) -> float:
-        value = self.setting("gpu_memory_utilization")
+    def share(self, value: object, name: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-            raise PresetError(f"`vllm_gpu_memory_utilization` is {str(value)[:60]!r}", "write a share, as in 0.9")
+            raise PresetError(f"`{name}` is {str(value)[:60]!r}", "write a share, as in 0.9")
         return float(value)
 
     def text(self, value: object, name: str) -> str:
