@@ -122,6 +122,19 @@ async def test_a_long_pack_comes_in_growing_pieces_of_one_prefix(
             assert len(following) > len(piece)
 
 
+async def test_what_a_request_has_computed_is_passed_over_in_few_pieces_also_with_a_slow_engine(
+    warming: Settings, watcher: ToyWatcher, toy: ToyEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("toy_engine.BLOCK", 128)
+    watcher.add("team-a", "shop", list(range(5000, 9000)))
+    async with warm_box(replace(warming, prewarm_piece_seconds=1e-6), watcher):
+        assert len(warmed(toy)) > 10
+        toy.asked.clear()
+        watcher.add("team-a", "fork", list(range(5000, 9000)))
+        await until(lambda: len(watcher.warm) == 2)
+        assert len(warmed(toy)) <= 5
+
+
 async def test_nothing_is_asked_of_the_engine_once_all_is_warm(
     warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine, engine: ScriptedEngine
 ):

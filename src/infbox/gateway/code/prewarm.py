@@ -195,7 +195,8 @@ class Prewarmer:
             return
         seconds = self._clock() - begun
         computed = max(len(template.header) + end - cached, 0)
-        self._adapt(computed, seconds)
+        ahead = cached - len(template.header) - progress.done
+        self._adapt(ahead, computed, seconds, template.block_tokens)
         self._tally.prewarmed(key, era(progress.generation, pack), cached, len(template.header) + end, seconds)
         progress.done = end
         progress.computed += computed
@@ -260,13 +261,19 @@ class Prewarmer:
         except (aiohttp.ClientError, TimeoutError):
             raise broken("The engine did not finish a piece of prewarming.") from None
 
-    def _adapt(self, computed: int, seconds: float) -> None:
-        """Make pieces as long as the engine computes in the time they should take."""
-        if computed < self._piece_tokens // 4:
-            wanted = self._piece_tokens * 2 if computed * 8 < self._piece_tokens else self._piece_tokens
+    def _adapt(self, ahead: int, computed: int, seconds: float, block: int) -> None:
+        """Make pieces as long as the engine computes in the time they should take.
+
+        `ahead` tokens behind our own progress were in the cache: a request was here before us, and nothing
+        can be lost. The engine computes the last block of a cached prompt anew, so a piece has two of them at least.
+        """
+        if ahead > 0:
+            wanted = self._piece_tokens * 4
+        elif computed < self._piece_tokens // 4:
+            wanted = self._piece_tokens
         else:
             wanted = min(int(computed / max(seconds, 0.001) * self._piece_seconds), self._piece_tokens * 4)
-        self._piece_tokens = min(max(wanted, SMALLEST_PIECE), LARGEST_PIECE)
+        self._piece_tokens = min(max(wanted, SMALLEST_PIECE, 2 * block), LARGEST_PIECE)
 
     def _say(self, refusal: Refusal) -> None:
         if refusal.code != self._said:
