@@ -158,7 +158,7 @@ def pasted(files: dict[str, str], question: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time to the first token with a workspace in context.")
     parser.add_argument("--box", type=Path, default=Path(".demo/box.json"))
-    parser.add_argument("--files", type=int, default=28, help="files of the generated program, some 170 tokens each")
+    parser.add_argument("--files", type=int, default=30, help="files of the generated program, some 170 tokens each")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the results there, too")
     options = parser.parse_args()
