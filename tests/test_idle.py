@@ -107,12 +107,17 @@ class Systemd:
         self.sessions: dict[str, tuple[str, str, str]] = {}
         self.units = "Id=infbox-gateway.service\nActiveState=active\nNRestarts=0\n"
         self.silent = ""
+        self.ending = ""  # a session that ends after it was listed
 
     def __call__(self, words: Sequence[str]) -> str:
         if words[0] == self.silent:
             raise UnknownError(f"`{self.silent}` does not answer")
         if words[1] == "list-sessions":
             return "".join(f" {name}  0 root -\n" for name in self.sessions)
+        if words[1] == "show-session" and self.ending in words:
+            del self.sessions[self.ending]
+            self.ending = ""
+            raise UnknownError("`loginctl show-session` failed: No session known")
         if words[1] == "show-session":
             return "\n".join(SESSION.format(name, *self.sessions[name]) for name in words[2:-4])
         return self.units
@@ -144,6 +149,14 @@ def test_people_are_logged_in_and_cron_and_what_they_left_behind_are_not(looker:
         "alice is logged in (session 3)",
         "root is logged in (session 4)",
     )
+
+
+def test_a_session_that_ends_while_it_is_asked_about_hides_nobody(looker: Looker, systemd: Systemd) -> None:
+    systemd.sessions = {"3": ("alice", "user", "active"), "4": ("bob", "user", "active")}
+    systemd.ending = "4"
+    seen = looker.look()
+    assert seen.logged_in == ("alice is logged in (session 3)",)
+    assert seen.unknown == ()
 
 
 def test_a_session_between_two_looks_is_seen(looker: Looker, tmp_path: Path) -> None:

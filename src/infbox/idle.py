@@ -117,6 +117,12 @@ class Looker:
         return Seen(now, last_request, tuple(busy), tuple(logged_in), self._logins_changed(), tuple(unknown))
 
     def _logins(self) -> list[str]:
+        try:
+            return self._people()
+        except UnknownError:
+            return self._people()  # a session may have ended between its two questions
+
+    def _people(self) -> list[str]:
         """Sessions of people. One that was closed, and has left programs running, is none any more."""
         listed = self._run(["loginctl", "list-sessions", "--no-legend"]).splitlines()
         if not (names := [line.split()[0] for line in listed if line.strip()]):

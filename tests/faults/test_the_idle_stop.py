@@ -95,10 +95,12 @@ def test_a_gateway_that_is_down_is_said_once_and_keeps_the_machine_up(converged:
 
 def test_a_login_keeps_the_machine_up(converged: FaultyBox) -> None:
     with subprocess.Popen([*converged.login, "sleep 1000"]) as session:
-        wait_until_it_says("root is logged in")
-        time.sleep(PAST)
-        assert runs()
-        session.kill()
+        try:
+            wait_until_it_says("root is logged in")
+            time.sleep(PAST)
+            assert runs()
+        finally:
+            session.kill()
 
 
 def test_an_open_request_keeps_the_machine_up_and_its_end_lets_it_stop_and_it_says_why(converged: FaultyBox) -> None:
