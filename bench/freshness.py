@@ -64,8 +64,9 @@ def scan_peer(root: Path) -> float:
 class Served:
     """A running watcher, and questions to it."""
 
-    def __init__(self, folder: Path, root: Path, tokens: int) -> None:
-        (folder / "tokenizer.json").write_text(tokenizer_json(QWEN_TOKENS))
+    def __init__(self, folder: Path, root: Path, tokens: int, model: Path | None) -> None:
+        given = model.read_text() if model else tokenizer_json(QWEN_TOKENS)
+        (folder / "tokenizer.json").write_text(given)
         workspaces = [{"name": "work", "tenant": "bench", "path": str(root)}]
         listed = {"model": str(folder), "pack_tokens": tokens, "workspaces": workspaces}
         (folder / "workspaces.json").write_text(json.dumps(listed))
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--saves", type=int, default=100)
     parser.add_argument("--pack-tokens", type=int, default=100_000)
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json (default: one of 400 pieces)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rng = random.Random(1)
@@ -175,7 +177,7 @@ def main() -> None:
         places = rng.sample(sorted(root.glob("p*/d*/*.py")), min(options.files, 2 * WORKING_SET))
         scan_peer(root)  # into the page cache, for both
         peer = scan_peer(root)
-        served = Served(folder, root, options.pack_tokens)
+        served = Served(folder, root, options.pack_tokens, options.tokenizer)
         try:
             results = measure(served, places, options.saves)
             facts = {

@@ -1,10 +1,13 @@
 """What is shown where not all fits: the most useful files whole, what the others define, never more than the budget."""
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import QWEN_TOKENS, tokenizer_json
 
+from infbox.pack import symbols
 from infbox.pack.budget import choose, is_machine_written, is_test, rank
 from infbox.pack.layout import Pack, Writer
 from infbox.pack.overlay import Packer
@@ -148,15 +151,15 @@ def test_hostile_files_have_no_outline_and_harm_no_other_file() -> None:
 
 
 def test_a_file_that_kills_its_parser_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    from infbox.pack import symbols
-
-    asked: list[list[str]] = []
-
-    def dies_of_b(files: list[tuple[str, str]]) -> list[str]:
-        asked.append([path for path, _ in files])
-        paths = asked[-1]
-        return ["said"] * (paths.index("b.py") if "b.py" in paths else len(paths))
-
-    monkeypatch.setattr(symbols, "_ask", dies_of_b)
+    dies_of_b = "import json, sys\nfor line in sys.stdin:\n [path, _] = json.loads(line)\n path == 'b.py' and exit()\n"
+    dies_of_b += " print(json.dumps('said'), flush=True)"
+    child = symbols.Child([sys.executable, "-c", dies_of_b])
+    monkeypatch.setattr(symbols, "_CHILD", child)
     assert outlines({"a.py": "", "b.py": "", "c.py": ""}) == {"a.py": "said", "b.py": "", "c.py": "said"}
-    assert asked == [["a.py", "b.py", "c.py"], ["c.py"]]
+    assert outlines({"d.py": ""}) == {"d.py": "said"}
+
+
+def test_a_parser_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbols, "_CHILD", symbols.Child(["sleep", "100"]))
+    monkeypatch.setattr(symbols, "_TIMEOUT_SECONDS", 0.1)
+    assert outlines({"a.py": "x" * 100_000, "b.py": ""}) == {"a.py": "", "b.py": ""}

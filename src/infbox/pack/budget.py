@@ -80,8 +80,9 @@ def choose(ranking: Iterable[str], tokens: Mapping[str, int], budget_tokens: int
 
 def is_test(path: str) -> bool:
     """Whether a path is a test's by the customs of most languages."""
-    known = PurePosixPath(path)
-    return not _TEST_FOLDERS.isdisjoint(known.parts[:-1]) or bool(_TEST_NAME.search(known.stem))
+    *folders, name = path.split("/")
+    stem, dot, _ = name.rpartition(".")
+    return not _TEST_FOLDERS.isdisjoint(folders) or bool(_TEST_NAME.search(stem if dot and stem else name))
 
 
 def _mentions(texts: Mapping[str, str]) -> dict[str, int]:

@@ -147,7 +147,8 @@ class Writer:
     def omitted(self, outlines: Mapping[str, str], listed: Collection[str] | None = None) -> Segment:
         """Files by name and outline; `listed`: of only these it is said, the others are counted."""
         names = sorted(outlines, key=path_bytes)
-        lines = [(name, outlines[name]) for name in names if listed is None or name in listed]
+        said = outlines.keys() if listed is None else set(listed)
+        lines = [(name, outlines[name]) for name in names if name in said]
         ids = self._ids(self._format.omitted(lines, len(names)))
         return Segment("omitted", ids, names=tuple(names), outlines=tuple(outlines[name] for name in names))
 

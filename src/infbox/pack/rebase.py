@@ -197,9 +197,8 @@ def _map(
     """Files by name and outline, as many lines as their share of the budget holds, the most useful first."""
     if not omitted:
         return ()
-    whole = writer.omitted(omitted)
     if rules.budget_tokens is None:
-        return (whole,)
+        return (writer.omitted(omitted),)
     room = min(room, rules.budget_tokens * _MAP_SHARE)
     listed: list[str] = []
     left = room - writer.omitted(omitted, ()).tokens

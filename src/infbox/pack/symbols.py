@@ -6,17 +6,21 @@ fetched at run time; a file in another one has no outline. There is none for she
 file of NULs.
 
 Grammars are C, and a hostile file can make one take all memory. So they run in a child process, this module as a
-program, with limits on memory and processor time; a file that it dies of has no outline. Before that, work is bounded
-by counts, not by a clock: the same file has the same outline on any machine.
+program, with limits on memory and processor time; a file that it dies of has no outline. It stays, since a request may
+wait for a rebase and starting it takes longer than parsing. Work is bounded by counts before that, not by a clock: the
+same file has the same outline on any machine.
 """
 
+import contextlib
 import json
 import logging
 import resource
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -37,9 +41,9 @@ _DEPTH = 4
 # The child's. A file of real code takes some milliseconds and megabytes.
 _MEMORY_BYTES = 1 << 30
 _FILE_CPU_SECONDS = 5.0
-# Files that a child may die of in one call, and how long it may say nothing.
+# Files that children may die of in one call, and how long one may say nothing.
 _MOST_DEATHS = 8
-_TIMEOUT_SECONDS = 120
+_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -118,40 +122,63 @@ _LANGUAGES: Mapping[str, _Grammar] = {
 def outlines(texts: Mapping[str, str]) -> dict[str, str]:
     """The names that each file defines, at most `MOST_NAMES`, on one line; empty where none are known."""
     found = dict.fromkeys(texts, "")
-    waiting = [path for path, text in texts.items() if _grammar_of(path) and len(text) <= MOST_BYTES]
-    for _ in range(_MOST_DEATHS):
-        if not waiting:
-            return found
-        answered = _ask([(path, texts[path]) for path in waiting])
-        found |= dict(zip(waiting, answered, strict=False))
-        if len(answered) < len(waiting):
-            _log.warning("no outline of %r: its parser failed or hit a limit", waiting[len(answered)])
-        waiting = waiting[len(answered) + 1 :]
-    if waiting:
-        _log.warning("no outlines of %d files: too many parsers failed", len(waiting))
+    deaths = 0
+    for path, text in texts.items():
+        if not _grammar_of(path) or len(text) > MOST_BYTES:
+            continue
+        if deaths == _MOST_DEATHS:
+            _log.warning("no outlines of %d files: too many parsers failed", len(texts) - list(texts).index(path))
+            break
+        said = _CHILD.ask(path, text)
+        if said is None:
+            deaths += 1
+            _log.warning("no outline of %r: its parser failed or hit a limit", path)
+        else:
+            found[path] = said
     return found
 
 
-def _ask(files: list[tuple[str, str]]) -> list[str]:
-    """What a child says of files, until it ends."""
-    command = [sys.executable, "-I", "-m", "infbox.pack.symbols"]
-    question = "".join(json.dumps(file) + "\n" for file in files)
-    try:
-        done = subprocess.run(  # noqa: S603 - this program itself
-            command,
-            input=question,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-        )
-        said = done.stdout
-    except subprocess.TimeoutExpired as fault:
-        said = (fault.stdout or b"").decode()
-    except OSError as fault:
-        _log.warning("no outlines: %s", fault)
-        return [""] * len(files)
-    return [str(json.loads(line)) for line in said.splitlines(keepends=True) if line.endswith("\n")]
+class Child:
+    """A process that parses, started with the first file, and again after one that it died of. Safe for threads."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, path: str, text: str) -> str | None:
+        """The outline of a file; None: the child died, or said nothing for `_TIMEOUT_SECONDS`."""
+        with self._lock:
+            try:
+                return self._ask(json.dumps([path, text]) + "\n")
+            except (OSError, ValueError):
+                self._end()
+                return None
+
+    def _ask(self, question: str) -> str:
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            self._process = subprocess.Popen(  # noqa: S603 - this program itself
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # noqa: S101, PT018 - they are pipes
+        stdin.write(question)
+        stdin.flush()
+        # It answers each question with one line, so nothing can be waiting in the buffer.
+        if not select.select([stdout], [], [], _TIMEOUT_SECONDS)[0]:
+            raise TimeoutError
+        return str(json.loads(stdout.readline()))
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(OSError):  # what it was asked and did not read
+                process.communicate()
+
+
+_CHILD = Child([sys.executable, "-I", "-m", "infbox.pack.symbols"])
 
 
 def main() -> None:

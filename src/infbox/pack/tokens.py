@@ -56,7 +56,9 @@ class PackTokenizer:
         self.control_ids = frozenset(control.values())
         self.fingerprint = xxhash.xxh3_128_hexdigest(f"{FORMAT_VERSION}\0{tokenizer_json}".encode())
         self._markers = {token: np.array([control[token]], np.uint32) for token in self.format.markers}
-        self._control = np.array(sorted(self.control_ids), np.uint32)
+        largest = max((*control.values(), *self._text.get_vocab().values()), default=0)
+        self._is_control = np.zeros(largest + 1, np.bool_)
+        self._is_control[list(self.control_ids)] = True
         self._remembered: OrderedDict[bytes, TokenIds] = OrderedDict()
         self._room = remembered_tokens
 
@@ -77,7 +79,7 @@ class PackTokenizer:
         ids = self._remembered.get(key)
         if ids is None:
             ids = np.array(self._text.encode(text, add_special_tokens=False).ids, np.uint32)
-            if self._control.size and np.isin(ids, self._control).any():
+            if self._is_control[ids].any():
                 raise ModelError("text became a control token", "this tokenizer.json cannot be used for packs")
             ids.setflags(write=False)
             self._remember(key, ids)
