@@ -48,7 +48,7 @@ def digest(ids: list[int]) -> str:
 
 
 class ToyWatcher(ScriptedEngine):
-    """Serves `workspaces` on a unix socket; `flushes`, `unchanged` and `warm` are what it was asked and told."""
+    """Serves `workspaces` on a unix socket; `flushes`, `unchanged`, `warm`, `cooled`: what it was asked and told."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -57,6 +57,7 @@ class ToyWatcher(ScriptedEngine):
         self.flushes = 0
         self.unchanged = 0
         self.warm: list[tuple[str, dict[str, object]]] = []
+        self.cooled: list[str] = []
 
     @property
     def requests(self) -> int:
@@ -77,6 +78,9 @@ class ToyWatcher(ScriptedEngine):
         workspace = next((w for w in self.workspaces if (w.tenant, w.name) == (tenant, name)), None)
         if workspace is None:
             return await exchange.answer({"error": "no such workspace"}, 404)
+        if what == "warm" and exchange.method == "DELETE":
+            self.cooled.append(name)
+            return await exchange.head(204)
         if what == "warm":
             self.warm.append((name, exchange.json))
             return await exchange.head(204)

@@ -103,6 +103,7 @@ def test_status_and_metrics_tell_of_saves_and_of_warmth(program: Program, reposi
     assert list(told["excluded"].values()) == [1]
     assert told["is_warm"] is True
     assert told["warm_seconds"] >= told["visible_seconds"] > 0
+    assert told["compute_seconds"] == 0.25
     assert told["watches"] >= 2
     families = {
         each.name: each for each in text_string_to_metric_families(program.ask("GET", "/metrics").body.decode())
@@ -112,6 +113,10 @@ def test_status_and_metrics_tell_of_saves_and_of_warmth(program: Program, reposi
     assert [sample.value for sample in families["infbox_watcher_warmed_cached_tokens"].samples] == [90]
     counts = [sample for sample in families["infbox_watcher_visible_seconds"].samples if sample.name.endswith("_count")]
     assert counts[0].value >= 1
+    for method, is_warm in (("DELETE", False), ("POST", True)):
+        assert program.ask(method, "/workspaces/t/work/warm", json.dumps(record)).status == 204
+        (told,) = program.ask("GET", "/status").json()["workspaces"]
+        assert (told["is_warm"], told["warm_seconds"]) == (is_warm, None)
 
 
 def test_killed_at_any_moment_it_comes_back_with_the_truth(program: Program, repository: Path) -> None:

@@ -82,7 +82,8 @@ def _times(told: dict[str, Any]) -> str:
     if told["visible_seconds"] is not None:
         said += f", visible after {told['visible_seconds'] * 1000:.0f} ms"
     if told["warm_seconds"] is not None:
-        return said + f", warm after {told['warm_seconds']:.2f} s"
+        computing = f", {told['compute_seconds']:.2f} s of it to compute" if told["compute_seconds"] is not None else ""
+        return said + f", warm after {told['warm_seconds']:.2f} s{computing}"
     return said + (", warm" if told["is_warm"] else ", not warm yet")
 
 

@@ -4,6 +4,7 @@ GET  /workspaces                  all of them, in short
 GET  /workspaces/T/N/pack         token ids, little-endian uint32; what is pending is looked at first
      ?after=DIGEST&wait=SECONDS   waits for another pack than that; looks at nothing
 POST /workspaces/T/N/warm         the gateway has warmed a version
+DELETE /workspaces/T/N/warm       the engine is another one: nothing is warm
 GET  /status                      what `infbox index status` shows
 GET  /metrics                     for Prometheus
 """
@@ -122,6 +123,9 @@ def create_app(watcher: Watcher, waiters: Waiters | None = None) -> Starlette:
         workspace = find(request)
         if workspace is None:
             return _unknown(request)
+        if request.method == "DELETE":
+            workspace.cooled()
+            return Response(status_code=204)
         try:
             body = cast("object", json.loads((await request.body())[:_LARGEST_BODY]))
             fields = cast("dict[str, Any]", body)
@@ -144,7 +148,7 @@ def create_app(watcher: Watcher, waiters: Waiters | None = None) -> Starlette:
     routes = [
         Route("/workspaces", workspaces),
         Route("/workspaces/{tenant}/{name}/pack", pack),
-        Route("/workspaces/{tenant}/{name}/warm", warm, methods=["POST"]),
+        Route("/workspaces/{tenant}/{name}/warm", warm, methods=["POST", "DELETE"]),
         Route("/status", all_status),
         Route("/metrics", metrics),
     ]

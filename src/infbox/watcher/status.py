@@ -42,6 +42,7 @@ def full(workspace: Workspace, watches: int) -> dict[str, Any]:
         "rebases": workspace.rebases,
         "visible_seconds": times.visible_seconds,
         "warm_seconds": times.warm_seconds,
+        "compute_seconds": times.compute_seconds if times.warm_seconds is not None else None,
         "is_warm": bool(pack) and times.warmed_digest == pack.digest if pack else False,
         "watches": watches,
         "polled_folders": len(workspace.tree.unwatched),

@@ -28,6 +28,7 @@ class Times:
     Attributes:
         last_save: the clock's time of the event that the last new pack began with.
         visible_seconds, warm_seconds: from there; None: not yet, or not after a save.
+        compute_seconds: what of `warm_seconds` the engine computed.
         warmed_tokens, cached_tokens: of all versions that were warmed: in all, and those that were warm before.
     """
 
@@ -37,6 +38,8 @@ class Times:
         self.last_save: float | None = None
         self.visible_seconds: float | None = None
         self.warm_seconds: float | None = None
+        self.compute_seconds: float | None = None
+        self._is_awaited = False
         self.visible, self.warm = Histogram(), Histogram()
         self.warmed_digest = ""
         self.warmed_tokens = self.cached_tokens = 0
@@ -45,6 +48,7 @@ class Times:
         """A pack was exposed that shows saves `since` then."""
         self._digest = digest
         self.warm_seconds = None
+        self._is_awaited = since is not None
         if since is None:
             self.visible_seconds = None
             return
@@ -59,5 +63,12 @@ class Times:
         self.cached_tokens += cached_tokens
         if seconds is not None:
             self.warm.observe(seconds)
-        if digest == self._digest and self.last_save is not None and self.visible_seconds is not None:
-            self.warm_seconds = self._clock() - self.last_save
+        if digest == self._digest and self.last_save is not None and self._is_awaited:
+            self.warm_seconds, self.compute_seconds = self._clock() - self.last_save, seconds
+            self._is_awaited = False
+
+    def cooled(self) -> None:
+        """The engine that had it is no more. What is warmed from now on was not waited for by a save."""
+        self.warmed_digest = ""
+        self.warm_seconds = None
+        self._is_awaited = False

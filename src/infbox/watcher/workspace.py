@@ -207,6 +207,10 @@ class Workspace:
         """The gateway has warmed a version."""
         self.times.warmed(digest, seconds, tokens, cached_tokens)
 
+    def cooled(self) -> None:
+        """The engine has lost what was warm."""
+        self.times.cooled()
+
     def _check(self) -> None:
         if self.state == "failed" and self.fault is not None:
             raise UnavailableError(self.fault.message, self.fault.hint)

@@ -141,6 +141,9 @@ class Prewarmer:
             if self._templates.generation() != generation:
                 generation = self._templates.generation()
                 self._priority = PRIORITY
+                if not generation:
+                    for key in list(self._newest):
+                        await self._cool(key)
                 self._wake.set()
 
     async def _work(self) -> None:
@@ -174,6 +177,9 @@ class Prewarmer:
 
     async def _step(self, key: Key, template: Template) -> None:
         """Warm the next piece of a workspace."""
+        known = self._progress.get(key)
+        if known is not None and known.generation != self._templates.generation():
+            await self._cool(key)
         progress = self._resume(key)
         pack, total = progress.pack, len(progress.pack.ids)
         if template.context_tokens and len(template.header) + total >= template.context_tokens:
@@ -208,6 +214,11 @@ class Prewarmer:
         before = max(len(template.header) + len(progress.pack.ids) - progress.computed, 0)
         with contextlib.suppress(Refusal):
             await self._workspaces.warmed(progress.pack, cached_tokens=before, seconds=progress.seconds)
+
+    async def _cool(self, key: Key) -> None:
+        """The engine that had this workspace is gone: tell the watcher."""
+        with contextlib.suppress(Refusal):
+            await self._workspaces.cooled(*key)
 
     def _resume(self, key: Key) -> Progress:
         """The progress in the newest pack, as far as it shares its beginning with the one before."""

@@ -121,6 +121,10 @@ class Workspaces:
         path = f"{_path(pack.workspace.tenant, pack.workspace.name)}/warm"
         await self._exchange("POST", path, body=json.dumps(report).encode())
 
+    async def cooled(self, tenant: str, name: str) -> None:
+        """Tell the watcher that the engine has nothing of a workspace any more. Raises like `listing`."""
+        await self._exchange("DELETE", f"{_path(tenant, name)}/warm")
+
     def fragment(self, pack: Pack, count: int) -> bytes:
         """The first `count` ids of a pack as they stand between the brackets of a JSON list."""
         key = (pack.digest, count)
