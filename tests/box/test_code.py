@@ -142,6 +142,25 @@ def test_an_engine_that_was_restarted_is_warmed_again(box: LiveBox):
     wait_until_warm(box)
     box.run("systemctl restart infbox-vllm", timeout=300)
     warm = status(box)
+    assert not warm["is_warm"]
     computed = "vllm:prompt_tokens_by_source_total", 'source="local_compute"'
     until(lambda: box.metric(*computed) >= 0.95 * warm["tokens"], 240, "the workspace is computed again, unasked")
     assert int(ask(box)[1]["x-infbox-cached-tokens"]) >= 0.95 * warm["tokens"]
+    until(lambda: status(box)["is_warm"], 60, "the workspace is called warm again")
+
+
+def test_a_full_disk_is_said_and_takes_nothing_from_an_answer(box: LiveBox):
+    folder = "/var/lib/infbox-watcher"
+    box.run(f"systemctl stop infbox-watcher && mount -t tmpfs -o size=16k,mode=0700 full {folder}")
+    try:
+        box.run(f"chown infbox-watcher: {folder} && systemctl start infbox-watcher")
+        until(lambda: status(box)["state"] == "ready", 60, "the workspace is indexed")
+        box.run(f"printf 'The captain of the ship is called Pelican.\\n' > {WORKSPACE}/ship.md")
+        assert "Pelican" in ask(box)[2]["choices"][0]["message"]["content"]
+        until(lambda: "No space left on device" in status(box)["state_error"], 90, "the full disk is told")
+        assert "No space left on device" in box.run("infbox index status")
+    finally:
+        box.run(f"systemctl stop infbox-watcher && umount {folder} && systemctl start infbox-watcher")
+    until(lambda: status(box)["state"] == "ready", 60, "the watcher is back")
+    assert status(box)["state_error"] == ""
+    assert "Pelican" in ask(box)[2]["choices"][0]["message"]["content"]

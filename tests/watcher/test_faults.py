@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from watched_box import Box, eventually, git, listed_by_git, write
+from watched_box import Box, eventually, git, listed_by_git, write, write_walk
 
 from infbox.watcher import workspace as workspace_module
 from infbox.watcher.files import lasting, stamp_of
@@ -298,3 +298,19 @@ def test_a_base_is_made_anew_in_the_background(repository: Path, make_box: Calla
     pack = box.pack()
     assert pack.base_digest != base
     assert pack.workspace()["a.py"] == (repository / "a.py").read_text()
+
+
+def test_what_was_saved_is_in_a_base_after_quiet_minutes(
+    repository: Path, make_box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_walk(repository)
+    box = make_box(repository).start()
+    monkeypatch.setattr(workspace_module, "IDLE_REBASE_SECONDS", 0.2)
+    write(repository, "a.py", "quiet = True\n")
+    assert box.pack().overlay
+    eventually(lambda: not box.pack().overlay)
+    assert box.workspace.rebases == 1
+    assert box.shown()["a.py"] == "quiet = True\n"
+    before = box.pack()
+    time.sleep(0.5)
+    assert box.pack() is before
