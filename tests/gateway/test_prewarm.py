@@ -238,20 +238,11 @@ async def test_another_engine_is_warmed_anew(
 ):
     async with warm_box(warming, watcher):
         await engine.stop()
+        await until(lambda: watcher.cooled == ["shop"])  # it is not called warm while nobody has it
         engine.script = other = ToyEngine()
-        await asyncio.sleep(0.1)
         await engine.start()
         await until(lambda: len(watcher.warm) == 2)
         assert warmed(other) == [[*HEADER, *PACK]]
-        assert watcher.cooled
-
-
-async def test_what_an_engine_that_is_gone_had_is_no_longer_called_warm(
-    warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine, engine: ScriptedEngine
-):
-    async with warm_box(warming, watcher):
-        await engine.stop()
-        await until(lambda: watcher.cooled == ["shop"])
 
 
 async def test_a_watcher_that_was_started_anew_is_told_what_is_warm(
