@@ -160,6 +160,6 @@ def test_a_file_that_kills_its_parser_is_skipped(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_parser_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symbols, "_CHILD", symbols.Child(["sleep", "100"]))
+    monkeypatch.setattr(symbols, "_CHILD", symbols.Child(["sleep", "infinity"]))
     monkeypatch.setattr(symbols, "_TIMEOUT_SECONDS", 0.1)
     assert outlines({"a.py": "x" * 100_000, "b.py": ""}) == {"a.py": "", "b.py": ""}

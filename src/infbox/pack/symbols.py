@@ -15,7 +15,6 @@ import contextlib
 import json
 import logging
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -163,12 +162,15 @@ class Child:
             )
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # noqa: S101, PT018 - they are pipes
-        stdin.write(question)
-        stdin.flush()
-        # It answers each question with one line, so nothing can be waiting in the buffer.
-        if not select.select([stdout], [], [], _TIMEOUT_SECONDS)[0]:
-            raise TimeoutError
-        return str(json.loads(stdout.readline()))
+        # Ends a write that nobody reads, too.
+        timer = threading.Timer(_TIMEOUT_SECONDS, self._process.kill)
+        timer.start()
+        try:
+            stdin.write(question)
+            stdin.flush()
+            return str(json.loads(stdout.readline()))
+        finally:
+            timer.cancel()
 
     def _end(self) -> None:
         process, self._process = self._process, None
