@@ -1,7 +1,9 @@
 """The client that people use gets sensible answers from the real engine, and its token counts are the engine's own."""
 
 import json
+from typing import Any
 
+import pytest
 from live_box import LiveBox
 
 QUESTION = "What is the capital of France?"
@@ -40,6 +42,28 @@ def test_a_streamed_chat_is_the_same_text_in_many_pieces(box: LiveBox):
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
     assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == whole.choices[0].finish_reason
+
+
+SAMPLING = [
+    {"logprobs": True, "top_logprobs": 3},
+    {"prompt_logprobs": 2},
+    {"temperature": 0.8, "top_p": 0.9, "seed": 7},
+    {"temperature": 0.8, "top_k": 20, "min_p": 0.05},
+    {"frequency_penalty": 0.5, "presence_penalty": 0.5, "repetition_penalty": 1.1},
+    {"n": 2, "temperature": 1.0},
+    {"logit_bias": {"5": 1.0}, "stop": ["zzz"]},
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}},
+]
+
+
+@pytest.mark.parametrize("options", SAMPLING, ids=lambda options: ",".join(options))
+def test_each_way_of_sampling_is_answered_and_the_engine_lives(box: LiveBox, options: dict[str, Any]):
+    before = box.main_pid("infbox-vllm")
+    answer = box.chat(QUESTION, max_tokens=8, **options)
+    assert answer["choices"][0]["message"]["content"]
+    assert (answer["choices"][0]["logprobs"] is not None) == ("logprobs" in options)
+    assert box.main_pid("infbox-vllm") == before
+    assert box.chat(QUESTION)["choices"]
 
 
 def test_completions_continue_a_text(box: LiveBox):
