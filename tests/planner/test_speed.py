@@ -78,6 +78,12 @@ def test_tiers_hold_half_of_the_ram_and_what_the_model_leaves_of_the_disk() -> N
     assert found["disk"] == int((0.9 * 200 * 2**30 - 19.33e9) / 262_144)
 
 
+def test_tiers_that_there_are_hold_what_they_are_given() -> None:
+    given = {"lmcache_l1_size_gib": 16, "redis_maxmemory_gib": 0.5, "lmcache_l2_size_gib": 100}
+    found = tier_tokens(setup("Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "1xL40S", **given))
+    assert found == {"RAM": int(16.5 * 2**30 / 262_144), "disk": 100 * 2**30 // 262_144}
+
+
 def test_a_disk_that_the_model_fills_holds_no_kv() -> None:
     small = setup("Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "1xL40S", storage_data_size_gib=10)
     assert tier_tokens(small)["disk"] == 0

@@ -130,11 +130,12 @@ def _tokens(plan: Plan, setup: Setup) -> Iterator[str]:
         yield _row("a workspace gets", f"{setup.workspace_tokens:,}", share)
     yield _row("full contexts at a time", f"{plan.full_contexts:.1f}", "shorter ones: more")
     tiers = speed.tier_tokens(setup)
-    yield _row(
-        "a KV tier in RAM", f"{tiers['RAM']:,}", f"tokens in half of {setup.ram_gib} GiB, were there such a tier"
-    )
-    if setup.disk_gib:
-        yield _row("a KV tier on disk", f"{tiers['disk']:,}", f"tokens in {setup.disk_gib} GiB, beside the model")
+    ram, disk = setup.kept_ram_gib, setup.kept_disk_gib
+    half = f"tokens, were `lmcache_l1_size_gib` half of {setup.ram_gib} GiB"
+    yield _row("kept in RAM", f"{tiers['RAM']:,}", f"tokens in {ram:g} GiB" if ram else half)
+    rest = f"tokens in {setup.disk_gib} GiB beside the model, were `lmcache_l2_size_gib` that"
+    if disk or setup.disk_gib:
+        yield _row("kept on disk", f"{tiers['disk']:,}", f"tokens in {disk:g} GiB" if disk else rest)
 
 
 def _times(setup: Setup) -> Iterator[str]:

@@ -82,6 +82,8 @@ def _direct(setup: Setup, fault: Fault) -> str:
             native = setup.architecture.context
             lower = f"write `vllm_max_model_len: {native}`"
             return f"{lower}, or add these lines:\n{yarn_lines(setup)}" if _stretched(setup) else lower
+        case "kept":
+            return f"keep {max(setup.ram_gib // 2, 1)} GiB or less, or take more RAM"
         case _:
             return ""
 
@@ -139,6 +141,9 @@ def _changes(setup: Setup, fault: Fault) -> Iterator[Change]:
 
 
 def _rams(setup: Setup) -> Iterator[Change]:
+    if setup.kept_ram_gib:
+        none = "write `lmcache_l1_size_gib: 0` and `redis_maxmemory_gib: 0`, which keeps no KV"
+        yield Change(replace(setup, kept_ram_gib=0.0), none, "kept")
     for gib in range(setup.cpu_kv_gib - 1, 0, -1):
         yield Change(replace(setup, cpu_kv_gib=gib), f"write `vllm_cpu_kvcache_space_gib: {gib}`", "kv")
     for gib in range(setup.cpu_kv_gib + 1, setup.ram_gib):

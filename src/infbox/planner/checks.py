@@ -30,7 +30,7 @@ def budget(setup: Setup) -> Budget:
     if setup.gpus is None:
         return cpu_budget(
             setup.architecture,
-            ram=setup.ram_gib * GIB,
+            ram=setup.ram_gib * GIB - setup.kept_ram_bytes,
             kv_space=setup.cpu_kv_gib * GIB,
             bytes_16=setup.kv_bytes,
             block_tokens=setup.block,
@@ -205,9 +205,13 @@ def _memory(setup: Setup) -> Iterator[Fault]:
     if setup.gpus is None:
         if found.share > found.total:
             kinds = f"{gib(found.weights)} of weights, {setup.cpu_kv_gib} GiB of KV cache and {gib(found.activations)}"
-            reason = f"{kinds} for the engine itself do not fit in `hardware_ram_gib` {setup.ram_gib}"
+            kept = f", beside {gib(setup.kept_ram_bytes)} to keep KV," if setup.kept_ram_bytes else ""
+            reason = f"{kinds} for the engine itself{kept} do not fit in `hardware_ram_gib` {setup.ram_gib}"
             yield Fault("weights", reason)
     else:
+        if setup.kept_ram_bytes > setup.ram_gib * GIB:
+            reason = f"{gib(setup.kept_ram_bytes)} to keep KV (`lmcache_l1_size_gib`, `redis_maxmemory_gib`) do not fit"
+            yield Fault("kept", f"{reason} in `hardware_ram_gib` {setup.ram_gib}")
         free = (1 - setup.utilization) * found.total
         if free < CONTEXT:
             yield Fault(

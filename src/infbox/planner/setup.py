@@ -13,10 +13,12 @@ from infbox.catalogue.instances import instance_types
 from infbox.catalogue.models import Model
 from infbox.catalogue.quantization import parse_quantization
 from infbox.errors import PresetError
-from infbox.planner.memory import BLOCK_TOKENS_CPU, BLOCK_TOKENS_GPU, Batch, default_batch
+from infbox.planner.memory import BLOCK_TOKENS_CPU, BLOCK_TOKENS_GPU, GIB, Batch, default_batch
 from infbox.planner.sizes import Parallel
 
 WIDTHS = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2, "auto": 2}
+# RAM of the daemon that keeps KV, beside the KV; measured on a box of preset cpu.
+KV_DAEMON_GIB = 0.7
 # The engine's setting → (the variable that declares it, its default).
 SETTINGS: dict[str, tuple[str, Any]] = {
     "tensor_parallel_size": ("vllm_tensor_parallel_size", 1),
@@ -54,6 +56,8 @@ class Setup:
     online_fp8: bool = False  # a 16-bit model, quantised at loading
     tool_call_parser: str = ""
     disk_gib: int = 0  # for models and KV
+    kept_ram_gib: float = 0.0  # of RAM for KV that outlives the engine: the daemon's and Redis'
+    kept_disk_gib: float = 0.0
     workspace_share: float = 0.0  # of the context
 
     @property
@@ -78,6 +82,11 @@ class Setup:
     def workspace_tokens(self) -> int:
         """Tokens of the context that a workspace may take."""
         return int(self.context * self.workspace_share)
+
+    @property
+    def kept_ram_bytes(self) -> int:
+        """RAM that keeping KV takes, with what the daemon needs itself."""
+        return int((self.kept_ram_gib + KV_DAEMON_GIB) * GIB) if self.kept_ram_gib else 0
 
     @property
     def block(self) -> int:
@@ -130,6 +139,8 @@ def read_setup(values: Mapping[str, Any], model: Model) -> Setup:
         overrides=cast(dict[str, Any], overrides),
         tool_call_parser=reader.text(reader.setting("tool_call_parser"), "vllm_tool_call_parser"),
         disk_gib=_disk_gib(values, reader),
+        kept_ram_gib=reader.gib("lmcache_l1_size_gib") + reader.gib("redis_maxmemory_gib"),
+        kept_disk_gib=reader.gib("lmcache_l2_size_gib"),
         workspace_share=reader.share(values.get("watcher_context_share", 0.625), "watcher_context_share")
         if values.get("watcher_workspaces")
         else 0.0,
@@ -168,6 +179,13 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**40:
             raise PresetError(f"`{name}` is {str(value)[:60]!r}", f"write a whole number from {least} up")
         return value
+
+    def gib(self, name: str) -> float:
+        """A size that is 0 where there is none."""
+        value: object = self.values.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**20:
+            raise PresetError(f"`{name}` is {str(value)[:60]!r}", "write GiB, as in 16 or 0.5; 0 for none")
+        return float(value)
 
     def share(self, value: object, name: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:

@@ -50,10 +50,11 @@ def kv_load_seconds(setup: Setup, tokens: int) -> dict[str, float]:
 
 
 def tier_tokens(setup: Setup) -> dict[str, int]:
-    """Tokens of KV that half of the RAM and the disk beside the model's files hold."""
+    """Tokens of KV that are kept in RAM and on disk; where none are, those of half the RAM and of the disk's rest."""
     a_token = kv_bytes_a_token(setup.architecture, setup.kv_bytes)
     ram = setup.ram_gib * 2**30 * RAM_TIER_SHARE
     if setup.gpus is None:
         ram = max(0.0, min(ram, setup.ram_gib * 2**30 - budget(setup).share))
     disk = max(0.0, setup.disk_gib * 2**30 * DISK_TIER_SHARE - file_bytes(setup))
+    ram, disk = setup.kept_ram_gib * 2**30 or ram, setup.kept_disk_gib * 2**30 or disk
     return {"RAM": int(ram / a_token), "disk": int(disk / a_token)}
