@@ -83,6 +83,20 @@ async def test_the_first_request_finds_header_and_pack_computed(
         assert int((await ask(box))["X-Infbox-Cached-Tokens"]) == (len(HEADER) + len(PACK)) // 4 * 4
 
 
+async def test_what_is_warm_is_asked_for_again_after_a_while(
+    warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("infbox.gateway.code.prewarm.TOUCH_SECONDS", 0.05)
+    async with warm_box(warming, watcher):
+        blocks = len(toy.blocks)
+        await until(lambda: len(warmed(toy)) >= 4)
+        assert warmed(toy)[-1] == [*HEADER, *PACK]
+        assert len(toy.blocks) == blocks
+        assert len(watcher.warm) == 1
+        workspace.save([6001] * 8)
+        await until(lambda: warmed(toy)[-1] == [*HEADER, *PACK, *[6001] * 8])
+
+
 async def test_a_save_is_warmed_and_only_what_is_new_is_computed(
     warming: Settings, workspace: ToyWorkspace, watcher: ToyWatcher, toy: ToyEngine
 ):

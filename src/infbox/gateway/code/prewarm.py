@@ -5,6 +5,9 @@ In pieces: each is a longer beginning of the same prefix, as long as the engine 
 is given up loses at most that. The blocks that the engine has completed by then stay in its cache. Pieces end where a
 block of that cache ends: what is behind the last whole block would be computed for nothing.
 
+What is warm is asked for again after some minutes, for one token: of packs that nobody used for a while, neither the
+engine's cache nor what is kept behind it (role lmcache) then gives up any before what was asked for once.
+
 People come first. A piece starts only while nobody waits for a first token; it is given up at once when somebody comes,
 and taken up again when that token is there. It also asks with a lower priority, which settles who is first inside an
 engine that schedules by priority. A piece that is not part of the newest version any more is given up too.
@@ -42,6 +45,7 @@ LISTING_SECONDS = 5.0
 ENGINE_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 UNCHANGED_SECONDS = 0.1
+TOUCH_SECONDS = 600.0
 
 Key = tuple[str, str]
 
@@ -56,6 +60,7 @@ class Progress:
     computed: int = 0
     seconds: float = 0.0
     reported: bool = False
+    touched: float = 0.0
 
 
 class Prewarmer:
@@ -150,13 +155,16 @@ class Prewarmer:
         """One piece after the other, for as long as anything is cold and nobody waits."""
         while True:
             await self._people.none()
-            key = self._coldest()
+            key, work = self._coldest(), self._step
+            if key is None:
+                key, work = self._untouched(), self._touch
             if key is None:
                 self._wake.clear()
-                await self._wake.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), TOUCH_SECONDS)
                 continue
             try:
-                await self._step(key, await self._templates.current())
+                await work(key, await self._templates.current())
             except Refusal as refusal:
                 self._say(refusal)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -174,6 +182,23 @@ class Prewarmer:
             if not warm or known is None or known.pack.digest != pack.digest:
                 return key
         return None
+
+    def _untouched(self) -> Key | None:
+        """A warm workspace that was not asked for by us in the last minutes."""
+        generation, before = self._templates.generation(), self._clock() - TOUCH_SECONDS
+        for key, known in self._progress.items():
+            if known.generation == generation and known.done and known.touched <= before:
+                return key
+        return None
+
+    async def _touch(self, key: Key, template: Template) -> None:
+        """Have it used; should some have been lost, it is computed again."""
+        progress = self._progress[key]
+        begun = progress.touched = self._clock()
+        cached = await self._compute(key, template, progress.pack, progress.done)
+        if cached is not None:
+            warmed = era(progress.generation, progress.pack)
+            self._tally.prewarmed(key, warmed, cached, len(template.header) + progress.done, self._clock() - begun)
 
     async def _step(self, key: Key, template: Template) -> None:
         """Warm the next piece of a workspace."""
@@ -210,7 +235,7 @@ class Prewarmer:
 
     async def _finish(self, progress: Progress, template: Template) -> None:
         """Nothing is left to compute: tell the watcher."""
-        progress.reported = True
+        progress.reported, progress.touched = True, self._clock()
         before = max(len(template.header) + len(progress.pack.ids) - progress.computed, 0)
         with contextlib.suppress(Refusal):
             await self._workspaces.warmed(progress.pack, cached_tokens=before, seconds=progress.seconds)
