@@ -18,6 +18,7 @@ COMMANDS = {
     "model": "fetch and verify models",
     "key": "make, list and remove API keys",
     "index": "say what of a workspace models know, and why not the rest",
+    "kv": "say what of the engines' KV cache is kept in RAM and on disk",
     "ready": "wait until a service works",
     "storage": "format, mount and grow the box's disks",
     "idle": "stop the machine when nobody uses it",
