@@ -3,6 +3,8 @@ PYTHON ?= python3
 PRESET ?= cpu
 STACK ?= $(PRESET)
 OPERATIONS ?= 400
+# Restarts of the daemon that keeps KV, and of the engine, in `make soak`.
+KV_RESTARTS ?= 50
 UV = .build/uv/bin/uv
 COMPILE = UV_SYSTEM_CERTS=true UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes
@@ -47,6 +49,9 @@ soak: setup ## random edits of workspaces; random faults under load on the demo'
 	@INFBOX_SOAK=1000 .venv/bin/python -m pytest tests/watcher/test_random_edits.py
 	@$(PYTHON) hosts/demo.py up --preset $(PRESET)
 	@.venv/bin/python -m pytest tests/box -m soak -s --operations $(OPERATIONS) $(if $(SEED),--seed $(SEED))
+	@.venv/bin/ansible-playbook -i inventories/presets.yml -i .demo/inventory.yml site.yml --extra-vars @tests/box/kv.yml
+	@.venv/bin/python -m pytest tests/box -m kv_long
+	@.venv/bin/python -m pytest tests/box/test_kv_soak.py -m kv -s --kv-restarts $(KV_RESTARTS) $(if $(SEED),--seed $(SEED))
 
 lock: setup ## lock the dependencies anew
 	$(COMPILE) pyproject.toml -o requirements/box.txt

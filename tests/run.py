@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 OTHER_LANE_LOG = ROOT / ".build" / "other-lane.log"
+INVENTORIES = ("-i", "inventories/presets.yml", "-i", ".demo/inventory.yml")
 SCRIPTS = ["bootstrap.sh", "inventories/stack.sh", "hosts/setup.sh", "hosts/layer/host-init", ".ci/run"]
 
 
@@ -87,11 +88,13 @@ def box() -> None:
 
 
 def demo() -> None:
-    """`make demo` from nothing, the box from outside, `make demo` again, and nothing left behind."""
+    """`make demo` from nothing, the box from outside, `make demo` again; with a daemon for KV; nothing left behind."""
     run("make", "demo-down")
     run("make", "demo")
     run("pytest", "tests/box", "--box", ".demo/box.json")
     run("make", "demo")
+    run("ansible-playbook", *INVENTORIES, "site.yml", "--extra-vars", "@tests/box/kv.yml")
+    run("pytest", "tests/box", "--box", ".demo/box.json", "-m", "kv")
     run("make", "demo-down")
 
 

@@ -12,6 +12,8 @@ import pytest
 from live_box import LiveBox
 
 HOW = "tests/box needs a box: make demo, then pytest tests/box --box .demo/box.json"
+# The first of these that a test has says when it runs.
+APART = ("soak", "kv_long", "kv")
 UNITS = ("infbox-caddy", "infbox-gateway", "infbox-watcher", "infbox-vllm")
 
 
@@ -20,10 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--box", help="the box's url, ca_file, api_key, model and ssh, as JSON (default: .demo/box.json)")
     parser.addoption("--seed", type=int, default=None, help="seed of the soak's random operations (default: random)")
     parser.addoption("--operations", type=int, default=400, help="operations of the long soak (default: %(default)s)")
+    parser.addoption("--kv-restarts", type=int, default=3, help="restarts under load with -m kv (default: %(default)s)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: the long run of random faults under load; runs with -m soak alone")
+    config.addinivalue_line("markers", "kv: of a box with LMCache's daemon; runs with -m kv alone")
+    config.addinivalue_line("markers", "kv_long: of such a box, in `make soak`; runs with -m kv_long alone")
 
 
 def _asked(config: pytest.Config) -> bool:
@@ -36,11 +41,12 @@ def _asked(config: pytest.Config) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     asked = _asked(config)
-    long_run = config.getoption("markexpr", "") == "soak"
+    chosen = config.getoption("markexpr", "")
     kept, left = [], []
     for item in items:
         ours = here in item.path.parents
-        runs = not ours or (asked and (item.get_closest_marker("soak") is None or long_run))
+        apart = next((name for name in APART if item.get_closest_marker(name)), chosen)
+        runs = not ours or (asked and apart == chosen)
         (kept if runs else left).append(item)
     if left:
         config.hook.pytest_deselected(items=left)

@@ -16,14 +16,14 @@ import httpx2
 import openai
 
 ENGINE_SOCKET = "/run/infbox-vllm/vllm.sock"
-# Asks the engine itself, behind the gateway's back, as root. METHOD PATH on the command line, the body on stdin.
-ENGINE_ASK = f"""
+# Asks a service itself, behind the gateway's back, as root. SOCKET METHOD PATH on the command line, the body on stdin.
+SOCKET_ASK = """
 import http.client, socket, sys
-connection = http.client.HTTPConnection("engine", timeout=60)
+connection = http.client.HTTPConnection("service", timeout=60)
 connection.sock = socket.socket(socket.AF_UNIX)
-connection.sock.connect({ENGINE_SOCKET!r})
+connection.sock.connect(sys.argv[1])
 body = sys.stdin.buffer.read()
-connection.request(sys.argv[1], sys.argv[2], body or None, {{"Content-Type": "application/json"}} if body else {{}})
+connection.request(sys.argv[2], sys.argv[3], body or None, {"Content-Type": "application/json"} if body else {})
 sys.stdout.buffer.write(connection.getresponse().read())
 """
 
@@ -108,10 +108,10 @@ class LiveBox:
         """Run a Python program as root on the box; it finds `given` as JSON on stdin and prints JSON."""
         return json.loads(self.run(f"python3 -c {shlex.quote(program)}", json.dumps(given), timeout))
 
-    def ask_engine(self, method: str, path: str, body: object = None) -> str:
-        """Ask the engine on its own socket."""
+    def ask_engine(self, method: str, path: str, body: object = None, socket: str = ENGINE_SOCKET) -> str:
+        """Ask the engine, or another service, on its own socket."""
         given = "" if body is None else json.dumps(body)
-        return self.run(f"python3 -c {shlex.quote(ENGINE_ASK)} {method} {shlex.quote(path)}", given)
+        return self.run(f"python3 -c {shlex.quote(SOCKET_ASK)} {socket} {method} {shlex.quote(path)}", given)
 
     def metric(self, name: str, label: str = "") -> float:
         """A metric's value, summed over the series whose labels contain `label`."""

@@ -1,0 +1,96 @@
+"""What tests of kept KV share: prompts that nobody asked before, what came of them, and what the daemon says."""
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from live_box import LiveBox, until
+
+STATE = "/var/lib/infbox-lmcache"
+CHUNKS = "/var/lib/infbox/kv"
+REDIS = "/run/infbox-redis/redis.sock"
+CHUNK_TOKENS = 256
+# Of kv.yml, with which the box is made.
+DISK_BYTES, TENANT_BYTES = int(0.25 * 2**30), int(0.15 * 2**30)
+RUN = random.randrange(10**9)
+WORDS = ("orbit", "mass", "thrust", "stage", "fuel", "angle", "burn", "drift", "probe", "signal", "pitch", "payload")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of a prompt."""
+
+    text: str
+    prompt: int
+    cached: int
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it was had from somewhere, but for what is less than a chunk."""
+        return self.cached >= self.prompt - CHUNK_TOKENS
+
+
+def ask(box: LiveBox, prompt: str, key: str | None = None) -> Seen:
+    """Complete a prompt at temperature 0."""
+    body = {"model": box.model, "prompt": prompt, "max_tokens": 24, "temperature": 0}
+    status, _, answer = box.request("POST", "/v1/completions", body, key or box.api_key)
+    assert status == 200, answer
+    told = json.loads(answer)
+    usage = told["usage"]
+    cached = (usage["prompt_tokens_details"] or {}).get("cached_tokens") or 0
+    return Seen(told["choices"][0]["text"], usage["prompt_tokens"], cached)
+
+
+def prompt(seed: int, words: int = 400) -> str:
+    """Some three tokens a word, which no other seed or run begins with."""
+    chance = random.Random(RUN + seed)
+    return " ".join(f"{chance.choice(WORDS)}{chance.randrange(99)}" for _ in range(words)) + " The captain is called"
+
+
+def state(box: LiveBox) -> dict[str, Any]:
+    return json.loads(box.run("infbox kv status --json"))
+
+
+def tier(box: LiveBox, name: str) -> dict[str, Any]:
+    return next(each for each in state(box)["tiers"] if each["name"] == name)
+
+
+def forget(box: LiveBox) -> None:
+    """Have the engine forget its own cache, as after a restart."""
+    until(lambda: json.loads(box.ask_engine("POST", "/infbox/reset-prefix-cache"))["done"], 30, "the engine forgets")
+
+
+def wait_until_stored(box: LiveBox) -> None:
+    """Until every tier behind the RAM has what it is going to have."""
+    before: list[object] = [None]
+
+    def still() -> bool:
+        now = [(each["bytes"], each["chunks"]) for each in state(box)["tiers"]]
+        same, before[0] = now == before[0], now
+        time.sleep(0.7)
+        return same
+
+    until(still, 60, "it is stored")
+
+
+def restart(box: LiveBox, *units: str) -> None:
+    box.run(f"systemctl restart {' '.join(units)}", timeout=300)
+
+
+def another_daemon(box: LiveBox, between: str = "true") -> None:
+    """Restart the daemon, with a command while it is down, and have the engine forget what it has itself."""
+    box.run(f"systemctl stop infbox-lmcache && {between} && systemctl start infbox-lmcache", timeout=150)
+    until(lambda: state(box)["engines"] == 1, 30, "the engine is registered again, without a restart of its own")
+    forget(box)
+
+
+def now(box: LiveBox) -> str:
+    """The box's time, for `said`."""
+    return box.run("date +%s")
+
+
+def said(box: LiveBox, unit: str, text: str, since: str) -> bool:
+    """Whether a unit has said a text since then."""
+    return bool(box.run(f"journalctl --quiet --unit {unit} --no-pager --since @{since} --grep '{text}'", check=False))
