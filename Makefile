@@ -45,7 +45,7 @@ lint: setup ## the linters and the type checker alone
 unit: setup ## the tests that need no box
 	@.venv/bin/python tests/run.py unit
 
-soak: setup ## random edits of workspaces; random faults under load on the demo's box (SEED=N repeats, OPERATIONS=400)
+soak: setup ## random edits; random faults under load on the demo's box; kept KV (SEED=N repeats, OPERATIONS=400)
 	@INFBOX_SOAK=1000 .venv/bin/python -m pytest tests/watcher/test_random_edits.py
 	@$(PYTHON) hosts/demo.py up --preset $(PRESET)
 	@.venv/bin/python -m pytest tests/box -m soak -s --operations $(OPERATIONS) $(if $(SEED),--seed $(SEED))
