@@ -17,7 +17,6 @@ from toy_engine import CONTROL, NEWLINES, ToyEngine
 from toy_watcher import ToyWatcher, ToyWorkspace
 
 from infbox.gateway.code.prewarm import piece_end
-from infbox.gateway.code.tally import Tally
 from infbox.gateway.settings import Settings
 
 HEADER = [CONTROL["<|im_start|>"], *map(ord, "system"), NEWLINES + 1]
@@ -382,27 +381,3 @@ def test_a_piece_ends_where_a_block_ends_and_always_goes_on(header: int, done: i
     within = [end for end in ends if end <= done + tokens]
     expected = within[-1] if within else ends[0] if ends else done
     assert piece_end(header, done, tokens, done + more, block) == expected
-
-
-positions = st.integers(0, 40)
-
-
-@given(
-    st.lists(
-        st.one_of(st.tuples(st.just("warm"), positions, positions), st.tuples(st.just("hit"), positions, positions))
-    )
-)
-def test_the_tally_agrees_with_a_set_of_positions(steps: list[tuple[str, int, int]]):
-    tally, waiting, hits = Tally(), set[int](), 0
-    for what, one, other in steps:
-        begin, end = min(one, other), max(one, other)
-        if what == "warm":
-            tally.prewarmed(("a", "b"), 1, begin, end, 0.0)
-            waiting |= set(range(begin, end))
-        else:
-            tally.answered(("a", "b"), 1, 0, begin, end)
-            hits += len(waiting & set(range(begin)))
-            waiting -= set(range(begin))
-    assert tally.counters["prewarmed_hit_tokens"] == hits
-    tally.answered(("a", "b"), 2, 0, 99, 99)
-    assert tally.counters["prewarmed_hit_tokens"] == hits
