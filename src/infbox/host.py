@@ -63,7 +63,7 @@ def check_host(
     set_ = {*values, *unresolved, *defaulted}
     problems += check_required(variables, roles_of(variables.root, groups), set_, f"host `{host}`")
     merged = {**role_defaults(variables.root), **values}
-    return problems or [*check_machine(host, merged), *check_fit(merged)]
+    return problems or [*check_machine(host, merged), *check_kept(merged), *check_fit(merged)]
 
 
 def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[Problem]:
@@ -112,6 +112,15 @@ def _is_address(value: object) -> bool:
         return isinstance(value, str) and bool(ip_address(value))
     except ValueError:
         return False
+
+
+def check_kept(values: Mapping[str, Any]) -> list[Problem]:
+    """KV reaches a disk or Redis from the daemon's RAM alone; values with their defaults."""
+    beyond = [name for name in ("lmcache_l2_size_gib", "redis_maxmemory_gib", "redis_url") if values.get(name)]
+    if not beyond or values.get("lmcache_l1_size_gib"):
+        return []
+    message = f"`{beyond[0]}` is set, and `lmcache_l1_size_gib` is 0: KV gets there through RAM, so none would be kept"
+    return [Problem(message, f"set `lmcache_l1_size_gib`, or leave {' and '.join(beyond)} out")]
 
 
 def check_fit(values: Mapping[str, Any]) -> list[Problem]:
