@@ -2,16 +2,20 @@
 
 import json
 import random
-import time
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from live_box import LiveBox, until
 
+ROOT = Path(__file__).resolve().parents[2]
 STATE = "/var/lib/infbox-lmcache"
 CHUNKS = "/var/lib/infbox/kv"
 REDIS = "/run/infbox-redis/redis.sock"
 CHUNK_TOKENS = 256
+LONG = 400  # words of a prompt of four chunks
 # Of kv.yml, with which the box is made.
 DISK_BYTES, TENANT_BYTES = int(0.25 * 2**30), int(0.15 * 2**30)
 RUN = random.randrange(10**9)
@@ -43,8 +47,8 @@ def ask(box: LiveBox, prompt: str, key: str | None = None) -> Seen:
     return Seen(told["choices"][0]["text"], usage["prompt_tokens"], cached)
 
 
-def prompt(seed: int, words: int = 400) -> str:
-    """Some three tokens a word, which no other seed or run begins with."""
+def prompt(seed: int, words: int = 200) -> str:
+    """Some three tokens a word, two chunks in all, which no other seed or run begins with."""
     chance = random.Random(RUN + seed)
     return " ".join(f"{chance.choice(WORDS)}{chance.randrange(99)}" for _ in range(words)) + " The captain is called"
 
@@ -67,12 +71,32 @@ def wait_until_stored(box: LiveBox) -> None:
     before: list[object] = [None]
 
     def still() -> bool:
-        now = [(each["bytes"], each["chunks"]) for each in state(box)["tiers"]]
-        same, before[0] = now == before[0], now
-        time.sleep(0.7)
+        told = state(box)
+        now = [(each["bytes"], each["chunks"]) for each in told["tiers"]]
+        same, before[0] = not told["storing"] and now == before[0], now
         return same
 
     until(still, 60, "it is stored")
+
+
+def converge(box: LiveBox, *words: str, **variables: object) -> str:
+    """site.yml's part for the daemon and its store. Returns what Ansible said."""
+    inventories = ["-i", "inventories/presets.yml", "-i", str(box.folder / "inventory.yml")]
+    command = [Path(sys.executable).with_name("ansible-playbook"), *inventories, "site.yml", "--tags", "redis,lmcache"]
+    command += ["--extra-vars", "@tests/box/kv.yml", "--extra-vars", json.dumps(variables), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def run_program(box: LiveBox, name: str, *words: str) -> dict[str, Any]:
+    """Run a program of this folder on the box, in the engine's environment. Returns what it prints at its end."""
+    folder = f"/run/infbox-test-{RUN}"
+    for file in ("kv_parts.py", name):
+        box.run(f"mkdir -p {folder} && cat >{folder}/{file}", (Path(__file__).parent / file).read_text())
+    environment = "LMCACHE_TRACK_USAGE=false LMCACHE_LOG_LEVEL=ERROR"
+    told = box.run(f"{environment} /opt/infbox/vllm/bin/python {folder}/{name} {' '.join(words)}", timeout=180)
+    return json.loads(told.splitlines()[-1])
 
 
 def restart(box: LiveBox, *units: str) -> None:

@@ -2,43 +2,21 @@
 
 import json
 import os
+import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from lmcache.v1.distributed.api import ObjectKey
+from kv_parts import MIB, found, key, load, store
 
 from infbox.kv.disk import Disk
 
-MIB = 2**20
-CHUNK = 4 * MIB
 told: dict[str, Any] = {}
-
-
-class Chunk:
-    """A buffer as LMCache hands it over."""
-
-    def __init__(self) -> None:
-        self.byte_array = memoryview(bytearray(os.urandom(CHUNK)))
-
-
-def key(tenant: str, number: int) -> ObjectKey:
-    return ObjectKey(
-        chunk_hash=bytes([number]) * 16, model_name="/m", kv_rank=0x01000100, object_group_id=0, cache_salt=tenant
-    )
 
 
 def disk(folder: Path, tenant_mib: int) -> Disk:
     """A tier of 64 MiB, sixteen chunks."""
     return Disk({"folder": str(folder), "capacity_gib": 1 / 16, "tenant_gib": tenant_mib / 1024})
-
-
-def store(tier: Disk, *names: tuple[str, int]) -> None:
-    chunks = [Chunk() for _ in names]  # LMCache holds them until they are written
-    task = tier.submit_store_task([key(*name) for name in names], chunks)
-    while task not in tier.pop_completed_store_tasks():
-        time.sleep(0.01)
 
 
 def held(tier: Disk, tenant: str) -> list[int]:
@@ -74,11 +52,28 @@ with tempfile.TemporaryDirectory() as name:
     told["left"] = sorted(file for file in os.listdir(folder) if not file.endswith(".data"))
     cut = next(each for each in tier.held() if each.cache_salt == "b")
     os.truncate(next(folder.glob(f"*{cut.chunk_hash.hex()}@b.data")), 100)
-    place = Chunk()
-    task = tier.submit_load_task([cut], [place])
-    while (loaded := tier.query_load_result(task)) is None:
-        time.sleep(0.01)
-    told["cut"] = [loaded.popcount(), cut in tier.held()]
+    loaded, _ = load(tier, ("b", cut.chunk_hash[0]))
+    told["cut"] = [loaded, cut in tier.held()]
     told["cleared"] = [tier.clear("c"), held(tier, "c"), tier.clear(None) > 0, tier.held()]
     tier.close()
+
+with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", folder], check=True)
+    try:
+        tier = disk(folder, 64)
+        store(tier, *(("a", number) for number in range(4)))
+        told["no space"] = [held(tier, "a"), used(folder), dict(tier.failures), tier._why_not()]
+        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+        store(tier, ("a", 5))
+        told["space again"] = [found(tier, ("a", 5)), dict(tier.failures)]
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        store(tier, ("a", 6))
+        told["read-only"] = [found(tier, ("a", 5)), found(tier, ("a", 6)), dict(tier.failures), tier._why_not()]
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        store(tier, ("a", 7))
+        told["writable again"] = [found(tier, ("a", 7)), dict(tier.failures)]
+        tier.close()
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 print(json.dumps(told))

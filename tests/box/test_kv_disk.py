@@ -1,10 +1,9 @@
 """The tier on disk by itself, on the box, with LMCache's own client: sizes, shares, who leaves first."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from kept import run_program
 from live_box import LiveBox
 
 pytestmark = pytest.mark.kv
@@ -12,9 +11,7 @@ pytestmark = pytest.mark.kv
 
 @pytest.fixture(scope="module")
 def told(box: LiveBox) -> dict[str, Any]:
-    program = (Path(__file__).parent / "kv_disk_program.py").read_text()
-    environment = "LMCACHE_TRACK_USAGE=false LMCACHE_LOG_LEVEL=ERROR"
-    return json.loads(box.run(f"{environment} /opt/infbox/vllm/bin/python -", program).splitlines()[-1])
+    return run_program(box, "kv_disk_program.py")
 
 
 def test_a_tenant_keeps_the_beginning_of_what_is_more_than_its_share(told: dict[str, Any]) -> None:
@@ -45,3 +42,14 @@ def test_a_smaller_share_holds_from_the_next_start(told: dict[str, Any]) -> None
 
 def test_what_is_cleared_is_gone(told: dict[str, Any]) -> None:
     assert told["cleared"] == [4, [], True, []]
+
+
+def test_without_space_or_read_only_it_keeps_what_it_has_and_goes_on_by_itself(told: dict[str, Any]) -> None:
+    there, mib, failures, why = told["no space"]
+    assert (there, mib, failures) == ([], 0, {"store": 1})
+    assert "no room" in why
+    assert told["space again"] == [1, {"store": 1}]
+    before, after, failures, why = told["read-only"]
+    assert (before, after, failures) == (1, 0, {"store": 2})
+    assert "read-only" in why
+    assert told["writable again"] == [1, {"store": 2}]

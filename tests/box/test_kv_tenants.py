@@ -3,7 +3,19 @@
 from collections.abc import Iterator
 
 import pytest
-from kept import CHUNKS, DISK_BYTES, TENANT_BYTES, another_daemon, ask, forget, prompt, tier, wait_until_stored
+from kept import (
+    CHUNKS,
+    DISK_BYTES,
+    LONG,
+    REDIS,
+    TENANT_BYTES,
+    another_daemon,
+    ask,
+    forget,
+    prompt,
+    tier,
+    wait_until_stored,
+)
 from live_box import LiveBox, until
 
 pytestmark = pytest.mark.kv
@@ -32,11 +44,11 @@ def test_another_tenant_has_nothing_of_it(box: LiveBox, other: str) -> None:
 @pytest.mark.kv_long
 def test_a_tenant_stays_within_its_share_and_all_within_the_disk(box: LiveBox, other: str) -> None:
     box.run("infbox kv clear")
-    ask(box, prompt(13), other)
+    ask(box, prompt(13, LONG), other)
     wait_until_stored(box)
     kept = tier(box, "disk")["chunks_of_tenants"]["other"]
     for seed in (14, 15, 16, 17):  # sixteen chunks, of which a share holds thirteen
-        ask(box, prompt(seed))
+        ask(box, prompt(seed, LONG))
     wait_until_stored(box)
     by_tenant = tier(box, "disk")["chunks_of_tenants"]
     size = int(box.run(f"ls -l {CHUNKS}/*/* | head -1").split()[4])
@@ -44,22 +56,22 @@ def test_a_tenant_stays_within_its_share_and_all_within_the_disk(box: LiveBox, o
     assert by_tenant["other"] == kept, "one tenant's share is filled at another's cost"
     assert int(box.run(f"du --summarize --bytes {CHUNKS}").split()[0]) <= DISK_BYTES * 1.01
     # What was used last stayed.
-    assert ask(box, prompt(17)).loaded
+    assert ask(box, prompt(17, LONG)).loaded
 
 
 @pytest.mark.kv_long
 def test_what_is_used_in_ram_stays_on_disk(box: LiveBox) -> None:
-    ask(box, prompt(21))
+    ask(box, prompt(21, LONG))
     wait_until_stored(box)
     for seed in (22, 23):
-        ask(box, prompt(seed))
+        ask(box, prompt(seed, LONG))
         forget(box)
-        assert ask(box, prompt(21)).loaded
+        assert ask(box, prompt(21, LONG)).loaded
     wait_until_stored(box)
-    ask(box, prompt(24))
+    ask(box, prompt(24, LONG))
     wait_until_stored(box)
     another_daemon(box)
-    assert ask(box, prompt(21)).loaded
+    assert ask(box, prompt(21, LONG)).loaded
     assert (tier(box, "disk")["loaded_chunks"], tier(box, "redis")["loaded_chunks"]) == (4, 0)
 
 
@@ -77,7 +89,7 @@ def test_a_tenants_kv_is_forgotten_everywhere(box: LiveBox, other: str) -> None:
     box.run("infbox kv clear")
     assert [tier(box, name)["chunks"] for name in ("RAM", "disk", "redis")] == [0, 0, 0]
     assert not box.run(f"ls {CHUNKS}/*/")
-    assert box.run("redis-cli -s /run/infbox-redis/redis.sock dbsize") == "0"
+    assert box.run(f"redis-cli -s {REDIS} dbsize") == "0"
     assert ask(box, prompt(32)).cached < 256
 
 

@@ -6,6 +6,7 @@ GET  /infbox/state            the tiers: bytes, chunks, tenants, what was had fr
 POST /infbox/clear[?tenant=]  delete a tenant's chunks, or all, in every tier
 """
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -20,6 +21,8 @@ from infbox.kv.tier import Tier
 router = APIRouter(prefix="/infbox")
 HITS_IN_RAM, HITS_BEYOND = "lmcache_mp_lookup_hit_l1_tokens_total", "lmcache_mp_lookup_hit_l2_tokens_total"
 ASKED = "lmcache_mp_lookup_requested_tokens_total"
+# For chunks that are being read or copied to another tier to be so no more.
+IN_USE_SECONDS = 20.0
 
 
 class _Touch(L1ManagerListener):
@@ -55,18 +58,26 @@ def state(request: Request) -> dict[str, object]:
         "engines": len(told["registered_gpu_ids"]),
         "chunk_tokens": told["chunk_size"],
         "asked_tokens": _counted(ASKED),
+        "storing": _storing(engine.storage_manager),
         "tiers": [_ram(engine.storage_manager), *(_beyond(tier) for tier in Tier.running.values())],
     }
 
 
 @router.post("/clear")
 def clear(request: Request, tenant: str | None = None) -> JSONResponse:
-    """Delete a tenant's chunks, or all; what is being read stays, and is said."""
+    """Delete a tenant's chunks, or all. What is in use is waited for; what stays in use is left, and said.
+
+    The RAM comes first: what is being copied from there to another tier would be in that one afterwards.
+    """
     storage = request.app.state.engine.storage_manager
-    keys = [key for key in _resident(storage) if tenant is None or key.cache_salt == tenant]
-    deleted, in_use = storage.delete_l1_keys(keys)
+    deleted, in_use = _forget(storage, tenant)
+    end = time.monotonic() + IN_USE_SECONDS
+    while in_use and time.monotonic() < end:
+        time.sleep(0.1)
+        more, in_use = _forget(storage, tenant)
+        deleted += more
     told: dict[str, object] = {"RAM": deleted}
-    faults: list[str] = [f"{in_use} chunks in RAM are being read"] if in_use else []
+    faults: list[str] = [f"{in_use} chunks in RAM are in use"] if in_use else []
     for name, tier in Tier.running.items():
         try:
             told[name] = tier.clear(tenant)
@@ -100,6 +111,17 @@ def _beyond(tier: Tier) -> dict[str, object]:
         "loaded_chunks": tier.loaded,
         "failures": tier.failures,
     }
+
+
+def _forget(storage: Any, tenant: str | None) -> tuple[int, int]:
+    """Delete from RAM what is not in use. Returns how many chunks are gone, and how many are in use."""
+    return storage.delete_l1_keys([key for key in _resident(storage) if tenant is None or key.cache_salt == tenant])
+
+
+def _storing(storage: Any) -> int:
+    """Chunks that wait to be copied from RAM to the other tiers, and copies of several that are under way."""
+    told = storage.report_status()["store_controllers"].values()
+    return sum(each["pending_keys_count"] + each["in_flight_task_count"] for each in told)
 
 
 def _resident(storage: Any) -> list[ObjectKey]:

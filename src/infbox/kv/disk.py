@@ -38,6 +38,7 @@ class Disk(Tier):
         # What a tenant may have.
         self._share = int(float(str(params["tenant_gib"] or params["capacity_gib"])) * 2**30)
         self._loading: dict[L2TaskId, list[ObjectKey]] = {}
+        self._storing: dict[L2TaskId, list[ObjectKey]] = {}
         stock = _take_stock(self._folder)
         client = LMCacheFSClient(str(self._folder), WORKERS, "", False, 0)
         super().__init__("disk", client, float(str(params["capacity_gib"])))
@@ -68,7 +69,9 @@ class Disk(Tier):
             self.failed("store", self._why_not())
         if kept:
             chosen = [place for place, key in enumerate(keys) if key in kept]
-            return super().submit_store_task([keys[place] for place in chosen], [objects[place] for place in chosen])
+            task = super().submit_store_task([keys[place] for place in chosen], [objects[place] for place in chosen])
+            self._storing[task] = [keys[place] for place in chosen]
+            return task
         with self._lock:
             task = self._get_next_task_id()
             self._completed_stores[task] = L2StoreResult(True, 0)
@@ -98,11 +101,15 @@ class Disk(Tier):
         return self._folder / _object_key_to_filename(key)
 
     def pop_completed_store_tasks(self) -> dict[L2TaskId, L2StoreResult]:
-        """As it is, and what failed is counted and told."""
+        """As it is; what failed is counted and told, and leaves no files that are in nobody's books."""
         done = super().pop_completed_store_tasks()
-        for result in done.values():
+        for task, result in done.items():
+            keys = self._storing.pop(task, [])
             if not result.is_successful():
                 self.failed("store", self._why_not())
+                for key in set(keys).difference(self.held()):
+                    with contextlib.suppress(OSError):
+                        self._file(key).unlink()
         return done
 
     def _why_not(self) -> str:
