@@ -1,4 +1,4 @@
-"""Redis away, hanging, slow or full, a disk full or read-only: the box answers, says so, and recovers.
+"""Redis away, hanging, slow or full, a disk full or read-only, a daemon that hangs: the box answers and recovers.
 
 Prompts are short, a chunk or two: what is at stake is that they are answered and that what is kept comes back.
 """
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from kept import CHUNKS, another_daemon, ask, forget, now, prompt, said, tier, wait_until_stored
+from kept import CHUNKS, LONG, another_daemon, ask, forget, now, prompt, said, state, tier, wait_until_stored
 from kept import REDIS as SOCKET
 from live_box import LiveBox, until
 
@@ -42,7 +42,7 @@ def nothing_kept(box: LiveBox) -> None:
 
 def test_redis_gives_back_what_the_disk_has_lost(box: LiveBox) -> None:
     begun = now(box)
-    cold = ask(box, prompt(101))
+    cold = ask(box, prompt(101, LONG))
     wait_until_stored(box)
     names = box.run(f"{REDIS} keys '*'").split()
     assert len(names) >= 4
@@ -50,13 +50,13 @@ def test_redis_gives_back_what_the_disk_has_lost(box: LiveBox) -> None:
     # One of them is damaged, and one is another's.
     box.run(f"{REDIS} setrange {names[0]} 5000000 X && {REDIS} copy {names[1]} {names[2]} replace")
     another_daemon(box, f"rm {CHUNKS}/*/*")
-    damaged = ask(box, prompt(101))
+    damaged = ask(box, prompt(101, LONG))
     assert damaged.text == cold.text
     assert not damaged.loaded
     assert said(box, "infbox-lmcache", "redis: .*computed again", begun)
     wait_until_stored(box)
     another_daemon(box, f"rm {CHUNKS}/*/*")
-    again = ask(box, prompt(101))
+    again = ask(box, prompt(101, LONG))
     assert again.text == cold.text
     assert again.loaded
     assert tier(box, "redis")["loaded_chunks"] >= 4
@@ -71,24 +71,30 @@ def redis_again(box: LiveBox) -> Iterator[None]:
 
 @pytest.mark.usefixtures("redis_again")
 @pytest.mark.parametrize(
-    ("fault", "mend", "text"),
+    ("seed", "fault", "mend", "text"),
     [
-        ("systemctl stop infbox-redis", "systemctl start infbox-redis", "redis: .*does not answer"),
-        (
+        pytest.param(
+            1000, "systemctl stop infbox-redis", "systemctl start infbox-redis", "redis: .*does not answer", id="away"
+        ),
+        pytest.param(
+            1100,
             "systemctl kill --signal STOP infbox-redis",
             "systemctl kill --signal CONT infbox-redis",
             "redis: .*hangs",
+            id="hanging",
+            marks=pytest.mark.kv_long,
         ),
-        (
+        pytest.param(
+            1200,
             f"{REDIS} config set maxmemory 1mb maxmemory-policy noeviction",
             f"{REDIS} config set maxmemory 512mb maxmemory-policy allkeys-lru",
             "redis: .*refuses",
+            id="full",
+            marks=pytest.mark.kv_long,
         ),
     ],
-    ids=["away", "hanging", "full"],
 )
-def test_without_redis_it_goes_on_and_says_so(box: LiveBox, fault: str, mend: str, text: str, request) -> None:
-    seed = 1000 + 100 * len(request.node.name)
+def test_without_redis_it_goes_on_and_says_so(box: LiveBox, seed: int, fault: str, mend: str, text: str) -> None:
     before, begun = failures(box, "redis"), now(box)
     box.run(fault)
     first = ask(box, prompt(seed, WORDS))
@@ -100,6 +106,24 @@ def test_without_redis_it_goes_on_and_says_so(box: LiveBox, fault: str, mend: st
     assert again.loaded, "RAM has it all the same"
     box.run(mend)
     until(keeps(box, "redis", seed + 1), 90, "Redis keeps KV again")
+
+
+def test_a_daemon_that_hangs_is_waited_for_so_long_and_then_done_without(box: LiveBox) -> None:
+    first = ask(box, prompt(2000, WORDS))
+    wait_until_stored(box)
+    forget(box)
+    box.run("systemctl kill --signal STOP infbox-lmcache")
+    begun = time.monotonic()
+    try:
+        again = ask(box, prompt(2000, WORDS))
+    finally:
+        box.run("systemctl kill --signal CONT infbox-lmcache")
+    assert again.text == first.text
+    assert not again.loaded
+    assert time.monotonic() - begun < 60, "20 s of waiting, and what it takes to compute"
+    until(lambda: state(box)["engines"] == 1, 30, "the engine is registered")
+    forget(box)
+    until(lambda: ask(box, prompt(2000, WORDS)).loaded, 30, "KV is found again")
 
 
 @pytest.mark.kv_long
