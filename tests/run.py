@@ -93,7 +93,9 @@ def demo() -> None:
     run("make", "demo")
     run("pytest", "tests/box", "--box", ".demo/box.json")
     run("make", "demo")
-    run("ansible-playbook", *INVENTORIES, "site.yml", "--extra-vars", "@tests/box/kv.yml")
+    kept = ("ansible-playbook", *INVENTORIES, "site.yml", "--extra-vars", "@tests/box/kv.yml")
+    run(*kept, "--check", "--tags", "redis,lmcache,vllm")
+    run(*kept)
     run("pytest", "tests/box", "--box", ".demo/box.json", "-m", "kv")
     run("make", "demo-down")
 

@@ -7,11 +7,13 @@ own. An answer from KV that was loaded has to be the one that was computed, toke
 import pytest
 from kept import (
     CHUNKS,
+    LONG,
     REDIS,
     STATE,
     Seen,
     another_daemon,
     ask,
+    converge,
     forget,
     now,
     prompt,
@@ -61,23 +63,23 @@ def test_after_a_restart_of_the_daemon_it_is_had_from_disk_and_stays_in_ram(box:
     again = ask(box, prompt(1))
     assert again.text == first.text
     assert again.loaded
-    assert tier(box, "disk")["loaded_chunks"] >= 4
+    assert tier(box, "disk")["loaded_chunks"] >= 2
     assert tier(box, "redis")["loaded_chunks"] == 0
     # Lifted from disk, it is not read from there a second time.
     forget(box)
     assert ask(box, prompt(1)).loaded
-    assert tier(box, "disk")["loaded_chunks"] == 4
+    assert tier(box, "disk")["loaded_chunks"] == 2
 
 
 def test_a_damaged_a_cut_and_a_foreign_chunk_are_computed_again(box: LiveBox, first: Seen) -> None:
     begun = now(box)
-    cold = ask(box, prompt(4))
+    cold = ask(box, prompt(4, LONG))
     wait_until_stored(box)
     # The prompt's own four chunks are those that were written last.
     damaged, cut, foreign, source = box.run(f"ls -t {CHUNKS}/*/* | head -4").split()
     box.run(f"printf X | dd of={damaged} bs=1 seek=5000000 conv=notrunc status=none")
     another_daemon(box, f"redis-cli -s {REDIS} flushall && truncate --size 100000 {cut} && cp {source} {foreign}")
-    again = ask(box, prompt(4))
+    again = ask(box, prompt(4, LONG))
     assert again.text == cold.text
     assert not again.loaded
     assert said(box, "infbox-lmcache", "computed again", begun)
@@ -85,9 +87,15 @@ def test_a_damaged_a_cut_and_a_foreign_chunk_are_computed_again(box: LiveBox, fi
     wait_until_stored(box)
     # What was no good was stored anew.
     another_daemon(box, f"redis-cli -s {REDIS} flushall")
-    healed = ask(box, prompt(4))
+    healed = ask(box, prompt(4, LONG))
     assert healed.text == cold.text
     assert healed.loaded
+
+
+@pytest.mark.parametrize("words", [(), ("--check",)], ids=["run", "dry run"])
+def test_another_run_changes_nothing(box: LiveBox, words: tuple[str, ...]) -> None:
+    said_by_ansible = converge(box, *words)
+    assert " changed=0 " in said_by_ansible, said_by_ansible[-3000:]
 
 
 def test_nobody_else_reaches_it(box: LiveBox) -> None:
