@@ -37,7 +37,7 @@ SECOND_ENGINE = f"""
 set -e
 units=/run/systemd/system
 mkdir -p $units/{SECOND_UNIT}.service.d
-sed -e 's|vllm-kv.yml|vllm-kv.yml --uds {SECOND_SOCKET}|' -e 's|--config "$kv"|--config $kv|' \
+sed -e 's|--config "$kv"|--config "$kv" --uds {SECOND_SOCKET}|' \
     -e 's|RuntimeDirectory=infbox-vllm$|RuntimeDirectory=infbox-vllm-second|' \
     -e 's|--socket [^ ]*|--socket {SECOND_SOCKET}|' /etc/systemd/system/infbox-vllm.service \
     >$units/{SECOND_UNIT}.service
@@ -125,7 +125,7 @@ def planned(tokens: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time to the first token, from where KV may come.")
     parser.add_argument("--box", type=Path, default=Path(".demo/box.json"))
-    parser.add_argument("--words", type=int, default=700, help="words of the prompt, some three tokens each")
+    parser.add_argument("--words", type=int, default=1000, help="words of the prompt, some three tokens each")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--tenant", default="default", help="of the box's key (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the results there, too")
