@@ -21,6 +21,12 @@ from live_box import LiveBox, until
 pytestmark = pytest.mark.kv
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_readers_that_were_killed(box: LiveBox) -> None:
+    """Those of tests before have chunks in use for minutes."""
+    another_daemon(box)
+
+
 @pytest.fixture(scope="module")
 def other(box: LiveBox) -> Iterator[str]:
     """The key of another tenant."""

@@ -13,6 +13,10 @@ from infbox.kv.reset import PATH
 DAEMON_SOCKET = "/run/infbox-lmcache/lmcache.sock"
 ENGINE_SOCKET = "/run/infbox-vllm/vllm.sock"
 STATE_SECONDS, CLEAR_SECONDS = 10.0, 300.0
+_STILL = (
+    "run it again: what a killed engine was about to read is in use for five minutes,"
+    " or until systemctl restart infbox-lmcache infbox-vllm"
+)
 _HINT = "systemctl status infbox-lmcache; without lmcache_l1_size_gib there is no daemon, and a user needs root"
 
 
@@ -56,7 +60,7 @@ def _clear(options: argparse.Namespace) -> None:
     except NotReadyError as fault:
         faults.append(f"the engine's own memory: {fault.message}")
     if faults:
-        raise NotReadyError("not all was forgotten: " + "; ".join(faults), "run it again, or restart infbox-vllm")
+        raise NotReadyError("not all was forgotten: " + "; ".join(faults), _STILL)
 
 
 def _check(options: argparse.Namespace) -> None:
