@@ -25,7 +25,7 @@ from infbox.kv.remote import Remote
 CERTIFICATES = Path(sys.argv[1])
 PORT, USER, PASSWORD = 6391, "kv", "geheim-und-lang"
 # What is waited for is bounded in the same way when it is short.
-remote.CALL_SECONDS, remote.PAUSE_SECONDS = 0.6, 1.0
+remote.CALL_SECONDS, remote.PAUSE_SECONDS = 1.0, 1.0
 told: dict[str, Any] = {}
 said: list[str] = []
 

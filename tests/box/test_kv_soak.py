@@ -98,8 +98,9 @@ def test_restarts_under_load_cost_no_answer(box: LiveBox, pytestconfig: pytest.C
         for client in clients:
             client.join(STUCK_SECONDS + 60)
             assert not client.is_alive(), "a request is stuck"
-        waited = time.monotonic() - ready
-        until(lambda: found_again(box, load), FOUND_SECONDS - waited, f"KV is found again after {fault}")
+        # On a busy machine the last clients' answers take long: a few tries are due after them in any case.
+        left = max(FOUND_SECONDS - (time.monotonic() - ready), 10)
+        until(lambda: found_again(box, load), left, f"KV is found again after {fault}")
         longest = max(longest, time.monotonic() - ready)
     segments = [name for name in box.run("ls /dev/shm/infbox/shm").split() if name.startswith("lmcache_kv_")]
     with capsys.disabled():
