@@ -314,3 +314,19 @@ def test_what_was_saved_is_in_a_base_after_quiet_minutes(
     before = box.pack()
     time.sleep(0.5)
     assert box.pack() is before
+
+
+def test_a_pack_that_was_asked_for_has_what_is_due_after_it_done(
+    repository: Path, make_box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that waits for the kernel has seen the save, and has nothing more to wait for."""
+    write_walk(repository)
+    box = make_box(repository).start()
+    monkeypatch.setattr(workspace_module, "IDLE_REBASE_SECONDS", 0.2)
+    noted = box.workspace.changes.due
+    monkeypatch.setattr(box.workspace.changes, "due", lambda: None)
+    write(repository, "a.py", "quiet = True\n")
+    eventually(lambda: noted() is not None)
+    time.sleep(0.2)
+    assert box.pack().overlay
+    eventually(lambda: not box.pack().overlay)

@@ -175,6 +175,7 @@ class Watcher:
 
     def _tell(self, settings: object) -> Callable[[], None]:
         def tell() -> None:
+            self._wake()  # another pack has other things due, whoever has asked for it
             for workspace in self.workspaces.values():
                 if workspace.settings is settings:
                     for told in self._changed:
