@@ -122,8 +122,8 @@ def test_a_daemon_that_hangs_is_waited_for_so_long_and_then_done_without(box: Li
     assert not again.loaded
     assert time.monotonic() - begun < 60, "20 s of waiting, and what it takes to compute"
     until(lambda: state(box)["engines"] == 1, 30, "the engine is registered")
-    forget(box)
-    until(lambda: ask(box, prompt(2000, WORDS)).loaded, 30, "KV is found again")
+    # Of a try that had to compute it, the engine's own cache must not answer the next one.
+    until(lambda: forget(box) or ask(box, prompt(2000, WORDS)).loaded, 30, "KV is found again")
 
 
 @pytest.mark.kv_long
