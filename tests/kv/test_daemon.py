@@ -55,6 +55,16 @@ def test_the_daemon_listens_on_loopback_alone_and_has_a_cap_on_disk(environment:
     assert "--l2-adapter" not in arguments(Settings.read({**environment, "KV_L2_GIB": "0"}))
 
 
+def test_cake_is_in_the_daemon_where_it_was_tested_with_it(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infbox.kv.daemon.why_not", lambda: "lmcache is 9.9.9")
+    assert "--server-module" not in arguments(Settings.read(environment))
+    monkeypatch.setattr("infbox.kv.daemon.why_not", lambda: "")
+    words = arguments(Settings.read(environment))
+    assert json.loads(words[words.index("--server-module") + 1]) == {"module_path": "infbox.cake.lift"}
+
+
 def test_no_word_holds_the_password_of_the_store(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "password").write_text("geheim")
     redis = {

@@ -82,6 +82,25 @@ def test_the_state_names_tiers_tenants_and_what_failed() -> None:
     assert "12,000 tokens since its start; found: 4,096 tokens in RAM, 3 chunks in redis" in told
 
 
+def test_what_cake_did_is_told_where_it_did_something() -> None:
+    idle = {"prompts": {}, "tokens": {}, "fallbacks": {}, "mispredictions": 0, "bytes_per_second": 0}
+    assert "Cake" not in kv.describe(STATE | {"cake": idle})
+    busy = {
+        "prompts": {"load": 1_200, "split": 3},
+        "tokens": {"computed": 4_096, "loaded": 8_192},
+        "fallbacks": {"preempted": 1},
+        "mispredictions": 2,
+        "bytes_per_second": 41_000_000,
+    }
+    told = kv.describe(STATE | {"cake": busy}).splitlines()
+    assert told[-4:] == [
+        "Cake                prompts: 1,200 load, 3 split",
+        "  of those split    4,096 tokens computed, 8,192 tokens loaded; storage gave 41 MB/s",
+        "  slower            2 than the better of computing and loading was to be",
+        "  not to the end    1 x preempted",
+    ]
+
+
 @pytest.mark.parametrize("answer", [(200, b"[]"), (200, b"{"), (500, b'{"tiers": []}'), (404, b"no such path")])
 def test_an_answer_that_is_no_state_is_shown(daemon: Server, answer: tuple[int, bytes]) -> None:
     daemon.answer = answer

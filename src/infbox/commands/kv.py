@@ -112,4 +112,25 @@ def describe(told: dict[str, Any]) -> str:
     found = [f"{told['tiers'][0]['hit_tokens']:,} tokens in RAM"]
     found += [f"{tier['loaded_chunks']:,} chunks in {tier['name']}" for tier in told["tiers"][1:]]
     rows.append(("asked for", f"{told['asked_tokens']:,} tokens since its start; found: {', '.join(found)}"))
+    if cake := told.get("cake"):
+        rows += _cake_rows(cake)
     return "\n".join(f"{title:<20}{value}" for title, value in rows)
+
+
+def _cake_rows(cake: dict[str, Any]) -> list[tuple[str, str]]:
+    """What came of prompts whose KV Cake was asked for; nothing where it is off."""
+    if not cake["prompts"]:
+        return []
+
+    def listed(counts: dict[str, int], what: str) -> str:
+        return ", ".join(f"{count:,} {what.format(name)}" for name, count in sorted(counts.items()))
+
+    rows = [("Cake", "prompts: " + listed(cake["prompts"], "{}"))]
+    if cake["tokens"]:
+        bandwidth = f"{cake['bytes_per_second'] / 1e6:,.0f} MB/s"
+        rows.append(("  of those split", listed(cake["tokens"], "tokens {}") + f"; storage gave {bandwidth}"))
+    if cake["mispredictions"]:
+        rows.append(("  slower", f"{cake['mispredictions']:,} than the better of computing and loading was to be"))
+    if cake["fallbacks"]:
+        rows.append(("  not to the end", listed(cake["fallbacks"], "x {}")))
+    return rows

@@ -6,6 +6,7 @@ GET  /infbox/state            the tiers: bytes, chunks, tenants, what was had fr
 POST /infbox/clear[?tenant=]  delete a tenant's chunks, or all, in every tier
 """
 
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -59,8 +60,15 @@ def state(request: Request) -> dict[str, object]:
         "chunk_tokens": told["chunk_size"],
         "asked_tokens": _counted(ASKED),
         "storing": _storing(engine.storage_manager),
+        "cake": _cake(),
         "tiers": [_ram(engine.storage_manager), *(_beyond(tier) for tier in Tier.running.values())],
     }
+
+
+def _cake() -> dict[str, object] | None:
+    """What came of prompts; None where the daemon has no Cake."""
+    lift = sys.modules.get("infbox.cake.lift")
+    return lift.counted() if lift else None
 
 
 @router.post("/clear")

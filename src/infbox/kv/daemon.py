@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from infbox.cake.versions import why_not
 from infbox.engine_probe import Ask, ask_over
 from infbox.errors import InfboxError, NotReadyError
 from infbox.gateway.systemd import listen, notify
@@ -135,6 +136,8 @@ def arguments(settings: Settings) -> list[str]:
     words += ["--eviction-policy", "LRU", "--worker-reap-timeout-seconds", str(REAP_SECONDS)]
     # What was found on disk stays in RAM; LMCache's default gives it to the request and forgets it.
     words += ["--l2-prefetch-policy", "retain"]
+    if not why_not():
+        words += ["--server-module", json.dumps({"module_path": "infbox.cake.lift"})]
     tiers: list[tuple[str, str, dict[str, object]]] = []
     if settings.l2_gib:
         own: dict[str, object] = {

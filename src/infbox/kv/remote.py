@@ -22,6 +22,8 @@ from pathlib import Path
 from threading import Lock
 
 import redis
+from lmcache.v1.distributed.api import ObjectKey
+from lmcache.v1.distributed.l2_adapters.native_connector_l2_adapter import _object_key_to_string
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -112,6 +114,11 @@ class Client:
         """Delete what is stored under these names."""
         return self._submit(self._moving, "delete", [partial(self._delete, name) for name in names])
 
+    def exist(self, names: list[str]) -> list[bool]:
+        """Whether each name is there, at once and not in the background; nothing is where the store is away."""
+        found = self._call("lookup", partial(self._exist, names))
+        return found if len(found) == len(names) else [False] * len(names)
+
     def drain_completions(self) -> list[Completion]:
         """Those since the last call: number, whether all is well, why not, and what came of each name."""
         with contextlib.suppress(BlockingIOError):
@@ -201,6 +208,10 @@ class Remote(Tier):
         del l1_memory_desc  # for adapters that register the memory with a device
         self._sealer = Sealer(box_key(Path(str(params["key_file"]))), str(params["context"]))
         super().__init__("redis", Client(connect(params), self._hidden, self.failed))
+
+    def has(self, keys: list[ObjectKey]) -> list[bool]:
+        """Whether each is there, also what earlier daemons stored."""
+        return self._client.exist([_object_key_to_string(key) for key in keys])
 
     def clear(self, tenant: str | None) -> int:
         """Delete what a tenant has, or all, also what earlier daemons stored. Returns how many chunks."""

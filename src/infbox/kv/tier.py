@@ -73,6 +73,11 @@ class Tier(NativeConnectorL2Adapter):
         with self._lock:
             return list(self._key_sizes)
 
+    def has(self, keys: list[ObjectKey]) -> list[bool]:
+        """Whether each is there."""
+        held = set(self.held())
+        return [key in held for key in keys]
+
     def refuse(self, keys: list[ObjectKey]) -> None:
         """Delete what is not what was stored under its name; it is stored anew when it has been computed again."""
         if keys:
