@@ -115,9 +115,14 @@ def _is_address(value: object) -> bool:
 
 
 def check_kept(values: Mapping[str, Any]) -> list[Problem]:
-    """KV reaches a disk or Redis from the daemon's RAM alone; values with their defaults."""
+    """KV reaches a disk or Redis from the daemon's RAM alone, and so does what Cake splits; values with defaults."""
+    if values.get("lmcache_l1_size_gib"):
+        return []
     beyond = [name for name in ("lmcache_l2_size_gib", "redis_maxmemory_gib", "redis_url") if values.get(name)]
-    if not beyond or values.get("lmcache_l1_size_gib"):
+    if not beyond and values.get("vllm_cake_mode", "off") != "off":
+        message = "`vllm_cake_mode` is set, and `lmcache_l1_size_gib` is 0: no KV is kept that could be loaded"
+        return [Problem(message, "set `lmcache_l1_size_gib` and `lmcache_l2_size_gib`, or leave `vllm_cake_mode` out")]
+    if not beyond:
         return []
     message = f"`{beyond[0]}` is set, and `lmcache_l1_size_gib` is 0: KV gets there through RAM, so none would be kept"
     return [Problem(message, f"set `lmcache_l1_size_gib`, or leave {' and '.join(beyond)} out")]
