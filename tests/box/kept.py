@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -89,14 +90,16 @@ def converge(box: LiveBox, *words: str, **variables: object) -> str:
     return done.stdout
 
 
-def run_program(box: LiveBox, name: str, *words: str) -> dict[str, Any]:
+def run_program(box: LiveBox, name: str, *words: str, seconds: int = 180) -> dict[str, Any]:
     """Run a program of this folder on the box, in the engine's environment. Returns what it prints at its end."""
     folder = f"/run/infbox-test-{RUN}"
-    for file in ("kv_parts.py", name):
+    for file in ("kv_parts.py", "cake_parts.py", "cake_daemon.py", name):
         box.run(f"mkdir -p {folder} && cat >{folder}/{file}", (Path(__file__).parent / file).read_text())
-    environment = "LMCACHE_TRACK_USAGE=false LMCACHE_LOG_LEVEL=ERROR"
-    told = box.run(f"{environment} /opt/infbox/vllm/bin/python {folder}/{name} {' '.join(words)}", timeout=180)
-    return json.loads(told.splitlines()[-1])
+    # The engine's own compiled code, which it leaves as it is.
+    environment = "PYTHONPYCACHEPREFIX=/var/cache/infbox-vllm/python PYTHONDONTWRITEBYTECODE=1"
+    environment += " LMCACHE_TRACK_USAGE=false LMCACHE_LOG_LEVEL=ERROR"
+    program = f"/opt/infbox/vllm/bin/python {folder}/{name} {shlex.join(words)}"
+    return json.loads(box.run(f"{environment} {program}", timeout=seconds).splitlines()[-1])
 
 
 def restart(box: LiveBox, *units: str) -> None:

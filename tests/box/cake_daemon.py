@@ -1,0 +1,61 @@
+"""LMCache's daemon with a disk that is slow, and where reads fail. Started by Cake's programs on the box.
+
+CAKE_READ_FAULTS    share of chunks whose reading fails
+CAKE_CHUNK_SECONDS  what reading a chunk takes, at least
+CAKE_DROP_SECONDS   how often a part of what is in RAM is let go of; 0: never
+"""
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from infbox.kv import api, daemon, disk
+
+FAULTS, CHUNK_SECONDS, DROP_SECONDS = (
+    float(os.environ.get(name, "0")) for name in ("CAKE_READ_FAULTS", "CAKE_CHUNK_SECONDS", "CAKE_DROP_SECONDS")
+)
+DROP, AWAY = (Path(os.environ["KV_STATE_DIR"]) / name for name in ("drop", "away"))
+chance = random.Random(170318)
+client = disk.LMCacheFSClient
+
+
+class SlowAndFaulty:
+    """LMCache's client for files, with reads that take their time, and of names that are not there."""
+
+    def __init__(self, *given: Any) -> None:
+        self._client = client(*given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def submit_batch_get(self, names: list[str], places: list[Any]) -> int:
+        time.sleep(CHUNK_SECONDS * len(names))
+        away = AWAY.exists()
+        return self._client.submit_batch_get(
+            [f"none-{name}" if away or chance.random() < FAULTS else name for name in names], places
+        )
+
+
+def let_go(storage: Any) -> None:
+    """Of all that is in RAM where that is asked for; otherwise of a part, now and then."""
+    last = time.monotonic()
+    while True:
+        if DROP.exists():
+            storage.delete_l1_keys(api._resident(storage))
+            DROP.unlink()
+        elif DROP_SECONDS and time.monotonic() - last > DROP_SECONDS:
+            keys, last = api._resident(storage), time.monotonic()
+            storage.delete_l1_keys(chance.sample(keys, len(keys) // 2))
+        time.sleep(0.02)
+
+
+def begin(app: Any) -> None:
+    began(app)
+    threading.Thread(target=let_go, args=[app.state.engine.storage_manager], daemon=True).start()
+
+
+disk.LMCacheFSClient, began, api.begin = SlowAndFaulty, api.begin, begin
+daemon.main()

@@ -1,0 +1,168 @@
+"""Runs on the box in the engine's environment: what Cake leans on in vLLM's scheduler. Prints JSON: of each, why not.
+
+The scheduler is vLLM's own, with its own block pool and prefix cache; of the model only the shape is there, and what a
+step gives is made up.
+"""
+
+import inspect
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from cake_parts import SHAPE
+from lmcache.integration.vllm.vllm_multi_process_adapter import LMCacheMPSchedulerAdapter
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+
+from infbox.cake.connector import CakeConnector
+from infbox.cake.scheduler import CakeAsyncScheduler, CakeScheduler, cake_scheduler
+
+BLOCK, BLOCKS = 32, 40
+
+
+class Watched(Scheduler):
+    """vLLM's, which may compute of each request what `most` says."""
+
+    most: dict[str, int]
+
+    def _reserve_prefill_lookahead(self, request: Request, num_computed_tokens: int, num_new_tokens: int) -> int:
+        given = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
+        return min(given, self.most.get(request.request_id, given))
+
+
+def scheduler(folder: Path) -> Watched:
+    (folder / "config.json").write_text(json.dumps(SHAPE))
+    config = EngineArgs(
+        model=str(folder), skip_tokenizer_init=True, block_size=BLOCK, max_model_len=1024, max_num_batched_tokens=512,
+        enforce_eager=True, dtype="float32",
+    ).create_engine_config()  # fmt: skip
+    config.cache_config.num_gpu_blocks = BLOCKS
+    spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=2, head_size=32, dtype=torch.float32)
+    kv = KVCacheConfig(num_blocks=BLOCKS, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)])
+    made = Watched(config, kv, StructuredOutputManager(config), BLOCK, log_stats=True)
+    made.most = {}
+    return made
+
+
+def request(name: str, tokens: int, first: int = 3) -> Request:
+    hasher = get_request_block_hasher(BLOCK, sha256)
+    prompt = [(first + place) % 4000 + 3 for place in range(tokens)]
+    return Request(name, prompt, SamplingParams(max_tokens=4), None, block_hasher=hasher)
+
+
+def step(of: Scheduler) -> dict[str, int]:
+    """Schedule, and give back what a model would."""
+    planned = of.schedule()
+    names = list(planned.num_scheduled_tokens)
+    sampled = [[7] if of.requests[name].num_computed_tokens >= of.requests[name].num_tokens else [] for name in names]
+    of.update_from_output(planned, ModelRunnerOutput(names, {name: at for at, name in enumerate(names)}, sampled))
+    return planned.num_scheduled_tokens
+
+
+def lookahead_caps_a_step_and_leaves_others_alone(of: Watched) -> bool:
+    of.add_request(request("a", 300))
+    of.add_request(request("b", 100, 1000))
+    of.most["a"] = 64
+    capped = step(of)
+    of.most["a"] = 0
+    left_out = step(of)
+    return capped == {"a": 64, "b": 100} and left_out == {"b": 1} and of.requests["a"] in of.running
+
+
+def tokens_in_flight_are_those_of_steps_without_output(of: Watched) -> bool:
+    of.add_request(request("a", 300))
+    of.most["a"] = 64
+    planned = of.schedule()
+    flying = of.requests["a"].num_in_flight_tokens
+    of.update_from_output(planned, ModelRunnerOutput(["a"], {"a": 0}, [[]]))
+    return (flying, of.requests["a"].num_in_flight_tokens, of.requests["a"].num_computed_tokens) == (64, 0, 64)
+
+
+def one_that_is_preempted_is_next_and_finds_what_it_computed(of: Watched) -> bool:
+    of.add_request(request("a", 300))
+    of.most["a"] = 128
+    step(of)
+    of.most.clear()
+    of.add_request(request("b", 100, 1000))
+    again, free = of.requests["a"], of.kv_cache_manager.block_pool.get_num_free_blocks()
+    of.running.remove(again)
+    of._preempt_request(again, time.monotonic())
+    was = again.status, of.kv_cache_manager.block_pool.get_num_free_blocks() - free, next(iter(of.waiting)) is again
+    return was == (RequestStatus.PREEMPTED, 4, True) and step(of) == {"a": 172, "b": 100}
+
+
+def a_preemption_is_counted_where_cake_takes_it_back(of: Watched) -> bool:
+    of.add_request(request("a", 300))
+    of.most["a"] = 128
+    step(of)
+    again = of.requests["a"]
+    before = again.num_preemptions, len(again.events)
+    of.running.remove(again)
+    of._preempt_request(again, time.monotonic())
+    counted = again.num_preemptions, len(again.events)
+    stats = again.prefill_stats
+    there = {"num_prompt_tokens", "num_local_cached_tokens", "num_external_cached_tokens"}
+    told = stats is not None and there == set(inspect.signature(stats.set).parameters)
+    return counted == (before[0] + 1, before[1] + 1) and told
+
+
+def cake_overrides_what_is_there(_: Watched) -> bool:
+    named = {
+        "schedule": [], "_preempt_request": ["request", "timestamp"],
+        "_reserve_prefill_lookahead": ["request", "num_computed_tokens", "num_new_tokens"],
+        "update_from_output": ["scheduler_output", "model_runner_output"],
+    }  # fmt: skip
+    asked = {"_create_key", "maybe_submit_lookup_request", "is_healthy"}
+    return (
+        all(set(words) <= set(inspect.signature(getattr(Scheduler, name)).parameters) for name, words in named.items())
+        and asked <= set(dir(LMCacheMPSchedulerAdapter))
+        and {"token_ids", "cache_salt"} <= set(inspect.signature(LMCacheMPSchedulerAdapter._create_key).parameters)
+        and "self.lmcache_tokens_per_chunk" in inspect.getsource(LMCacheMPSchedulerAdapter)
+        and callable(CakeConnector._get_or_create_request_tracker)
+    )
+
+
+def the_scheduler_may_be_a_function(of: Watched) -> bool:
+    of.scheduler_config.scheduler_cls = "infbox.cake.scheduler.cake_scheduler"
+    same = of.scheduler_config.get_scheduler_cls() is cake_scheduler
+    return same and issubclass(CakeScheduler, Scheduler) and issubclass(CakeAsyncScheduler, AsyncScheduler)
+
+
+CHECKS: list[Callable[[Watched], bool]] = [
+    lookahead_caps_a_step_and_leaves_others_alone,
+    tokens_in_flight_are_those_of_steps_without_output,
+    one_that_is_preempted_is_next_and_finds_what_it_computed,
+    a_preemption_is_counted_where_cake_takes_it_back,
+    cake_overrides_what_is_there,
+    the_scheduler_may_be_a_function,
+]
+
+
+def holds(check: Callable[[Watched], bool]) -> str:
+    """Empty, or why not."""
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            return "" if check(scheduler(Path(name))) else "vLLM does otherwise"
+        except Exception as fault:
+            return repr(fault)
+
+
+def main() -> None:
+    init_none_hash(sha256)
+    told: dict[str, Any] = {check.__name__.replace("_", " "): holds(check) for check in CHECKS}
+    print(json.dumps(told))
+
+
+main()
