@@ -75,8 +75,8 @@ class Tier(NativeConnectorL2Adapter):
 
     def has(self, keys: list[ObjectKey]) -> list[bool]:
         """Whether each is there."""
-        held = set(self.held())
-        return [key in held for key in keys]
+        with self._lock:
+            return [key in self._key_sizes for key in keys]
 
     def refuse(self, keys: list[ObjectKey]) -> None:
         """Delete what is not what was stored under its name; it is stored anew when it has been computed again."""
