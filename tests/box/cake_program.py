@@ -10,7 +10,6 @@ import os
 import random
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from cake_parts import JSON, Pair, Unix, metric, pair, prompts
 
-options = {"requests": 20, "words": [], "seed": random.randrange(10**9), "mode": "adaptive"} | json.loads(sys.argv[1])
+options = {"requests": 20, "words": [], "seed": random.randrange(10**9)} | json.loads(sys.argv[1])
 chance = random.Random(options["seed"])
 CONCURRENCY = 8
 ABORTED = 0.15
@@ -28,7 +27,7 @@ def leave(pair: Pair, tokens: list[int], seconds: float) -> None:
     """Ask, and go away before the answer."""
     connection = Unix(pair.engine)
     connection.request("POST", "/v1/completions", json.dumps(Pair.question(tokens, "kept", 64)), JSON)
-    threading.Event().wait(seconds)
+    time.sleep(seconds)
     connection.close()
 
 
@@ -83,7 +82,7 @@ def soak(pair: Pair) -> dict[str, Any]:
 with tempfile.TemporaryDirectory() as name:
     os.environ |= {"CAKE_READ_FAULTS": "0.05", "CAKE_CHUNK_SECONDS": "0.01", "CAKE_DROP_SECONDS": "0.7"}
     # Where both are slow or fast is not what this is about: every prompt is split that can be.
-    always = {"cake.mode": options["mode"], "cake.min_ratio": -1e9}
+    always = {"cake.mode": "adaptive", "cake.min_ratio": -1e9}
     small = ["--num-gpu-blocks-override", "80", "--max-num-batched-tokens", "512"]
     with pair(Path(name), always, *small, *options["words"]) as running:
         told = soak(running)
