@@ -7,6 +7,7 @@ After Jin et al., "Compute Or Load KV Cache? Why Not Both?", arXiv 2410.03065, o
     lift.py       in LMCache's daemon: lifts a prompt's chunks from disk or Redis to RAM, its end first
     connector.py  in the engine: LMCache's connector, which asks first whether to load, to compute or to split
     scheduler.py  in the engine: ends a split prompt's computing where the lifted tail begins
+    versions.py   the engine and the daemon that it was tested with
 
 Nothing here writes KV. The front is computed by ordinary steps. When both ends have met, the request is put back into
 the waiting queue, as one that was preempted: it comes back with the front as an ordinary hit in vLLM's prefix cache
