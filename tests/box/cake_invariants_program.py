@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cake_parts import SHAPE
 from lmcache.integration.vllm.vllm_multi_process_adapter import LMCacheMPSchedulerAdapter
+from pair_parts import SHAPE
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.hashing import sha256

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cake_parts import JSON, Pair, Unix, metric, pair, prompts
+from pair_parts import JSON, Pair, Unix, metric, pair, prompts
 
 options = {"requests": 20, "words": [], "seed": random.randrange(10**9)} | json.loads(sys.argv[1])
 chance = random.Random(options["seed"])
@@ -80,10 +80,10 @@ def soak(pair: Pair) -> dict[str, Any]:
 
 
 with tempfile.TemporaryDirectory() as name:
-    os.environ |= {"CAKE_READ_FAULTS": "0.05", "CAKE_CHUNK_SECONDS": "0.01", "CAKE_DROP_SECONDS": "0.7"}
+    os.environ |= {"PAIR_READ_FAULTS": "0.05", "PAIR_CHUNK_SECONDS": "0.01", "PAIR_DROP_SECONDS": "0.7"}
     # Where both are slow or fast is not what this is about: every prompt is split that can be.
     always = {"cake.mode": "adaptive", "cake.min_ratio": -1e9}
     small = ["--num-gpu-blocks-override", "80", "--max-num-batched-tokens", "512"]
-    with pair(Path(name), always, *small, *options["words"]) as running:
+    with pair(Path(name), *small, *options["words"], cake=always) as running:
         told = soak(running)
 print(json.dumps(told))

@@ -93,7 +93,7 @@ def converge(box: LiveBox, *words: str, **variables: object) -> str:
 def run_program(box: LiveBox, name: str, *words: str, seconds: int = 180) -> dict[str, Any]:
     """Run a program of this folder on the box, in the engine's environment. Returns what it prints at its end."""
     folder = f"/run/infbox-test-{RUN}"
-    for file in ("kv_parts.py", "cake_parts.py", "cake_daemon.py", name):
+    for file in ("kv_parts.py", "pair_parts.py", "pair_daemon.py", name):
         box.run(f"mkdir -p {folder} && cat >{folder}/{file}", (Path(__file__).parent / file).read_text())
     # The engine's own compiled code, which it leaves as it is.
     environment = "PYTHONPYCACHEPREFIX=/var/cache/infbox-vllm/python PYTHONDONTWRITEBYTECODE=1"

@@ -38,12 +38,15 @@ from infbox.cake.versions import why_not
 from infbox.engine_probe import Ask, ask_over
 from infbox.errors import InfboxError, NotReadyError
 from infbox.gateway.systemd import listen, notify
+from infbox.kv import lifeline
 from infbox.kv.seal import SealError, box_key
 
 # The engine notices an outage within two beats, and this process takes longer than that to come up.
 REAP_SECONDS = 30
 CONTEXT_DIGITS = 16
 _POLL_SECONDS = 0.2
+# Well within the unit's WatchdogSec=.
+BEAT_SECONDS = 5.0
 # Read by LMCache at its import.
 _SWITCHES = {"LMCACHE_TRACK_USAGE": "false", "LMCACHE_DISABLE_BANNER": "1", "DO_NOT_TRACK": "1"}
 
@@ -191,8 +194,8 @@ def forget_others(settings: Settings) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def tell_when_ready(path: Path, address: str | None, begin: Callable[[], None]) -> None:
-    """Once the daemon answers, begin what needs it, and tell systemd."""
+def tell_when_ready(path: Path, address: str | None, begin: Callable[[], None], answers: Callable[[], bool]) -> None:
+    """Once the daemon answers, begin what needs it, and tell systemd; and go on to tell it while it answers engines."""
     while True:
         try:
             if ask_over(str(path), Ask("GET", "/healthcheck"), 5).status == 200:
@@ -202,6 +205,19 @@ def tell_when_ready(path: Path, address: str | None, begin: Callable[[], None]) 
         time.sleep(_POLL_SECONDS)
     begin()
     notify(address, "READY=1")
+    while True:
+        if answers():
+            notify(address, "WATCHDOG=1")
+        time.sleep(BEAT_SECONDS)
+
+
+def as_engine(port: int) -> Callable[[], bool]:
+    """Whether the daemon answers an engine's heartbeat now."""
+    from lmcache.integration.vllm.vllm_multi_process_adapter import send_ping  # pyright: ignore
+    from lmcache.v1.multiprocess.transport.factory import RequestClientFactory  # pyright: ignore
+
+    client = RequestClientFactory.create(f"tcp://127.0.0.1:{port}")  # pyright: ignore
+    return partial(send_ping, client, BEAT_SECONDS)  # pyright: ignore
 
 
 class Forgetful(dict[int, object]):
@@ -236,14 +252,15 @@ def serve(settings: Settings) -> None:
 
     let_go_of_engines_that_ended()
     listener = listen(settings.socket, "KV_SOCKET")
+    lifeline.hold(settings.socket)
     config = uvicorn.Config
     address = os.environ.pop("NOTIFY_SOCKET", None)
 
     def on_socket(app: Any, **named: object) -> uvicorn.Config:
         """LMCache's HTTP API has a port, which every user of the box would reach; here it has this socket."""
         app.include_router(api.router)  # pyright: ignore
-        begin = (settings.socket, address, partial(api.begin, app))
-        threading.Thread(target=tell_when_ready, args=begin, daemon=True).start()
+        told = (settings.socket, address, partial(api.begin, app), as_engine(settings.port))
+        threading.Thread(target=tell_when_ready, args=told, daemon=True).start()
         return config(app, **{**named, "fd": listener.fileno(), "access_log": False})  # pyright: ignore
 
     uvicorn.Config = on_socket  # pyright: ignore

@@ -1,10 +1,14 @@
-"""LMCache's daemon with a disk that is slow, and where reads fail. Started by Cake's programs on the box.
+"""LMCache's daemon with a disk that is slow, and where reads fail, and that can be made to stand still.
 
-CAKE_READ_FAULTS    share of chunks whose reading fails
-CAKE_CHUNK_SECONDS  what reading a chunk takes, at least
-CAKE_DROP_SECONDS   how often a part of what is in RAM is let go of; 0: never
+PAIR_READ_FAULTS    share of chunks whose reading fails
+PAIR_CHUNK_SECONDS  what reading a chunk takes, at least
+PAIR_DROP_SECONDS   how often a part of what is in RAM is let go of; 0: never
+
+Files beside its key: `drop`, and all that is in RAM is let go of; `away`, and no chunk is found on disk; `hold-store`,
+`hold-retrieve`, `hold-ping`, and such a call of an engine waits until the file is gone, which `held-store` … tells.
 """
 
+import functools
 import os
 import random
 import threading
@@ -12,12 +16,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lmcache.v1.multiprocess.modules.lmcache_driven_transfer import LMCacheDrivenTransferModule
+from lmcache.v1.multiprocess.modules.management import ManagementModule
+
 from infbox.kv import api, daemon, disk
 
 FAULTS, CHUNK_SECONDS, DROP_SECONDS = (
-    float(os.environ.get(name, "0")) for name in ("CAKE_READ_FAULTS", "CAKE_CHUNK_SECONDS", "CAKE_DROP_SECONDS")
+    float(os.environ.get(name, "0")) for name in ("PAIR_READ_FAULTS", "PAIR_CHUNK_SECONDS", "PAIR_DROP_SECONDS")
 )
-DROP, AWAY = (Path(os.environ["KV_STATE_DIR"]) / name for name in ("drop", "away"))
+FOLDER = Path(os.environ["KV_STATE_DIR"])
+DROP, AWAY = FOLDER / "drop", FOLDER / "away"
 chance = random.Random(170318)
 client = disk.LMCacheFSClient
 
@@ -57,5 +65,22 @@ def begin(app: Any) -> None:
     threading.Thread(target=let_go, args=[app.state.engine.storage_manager], daemon=True).start()
 
 
+def hold(kind: type, name: str) -> None:
+    """Have calls of `name` wait while they are to."""
+    call = getattr(kind, name)
+
+    @functools.wraps(call)
+    def held(*given: Any, **named: Any) -> Any:
+        while (FOLDER / f"hold-{name}").exists():
+            (FOLDER / f"held-{name}").touch()
+            time.sleep(0.02)
+        return call(*given, **named)
+
+    setattr(kind, name, held)
+
+
+hold(LMCacheDrivenTransferModule, "store")
+hold(LMCacheDrivenTransferModule, "retrieve")
+hold(ManagementModule, "ping")
 disk.LMCacheFSClient, began, api.begin = SlowAndFaulty, api.begin, begin
 daemon.main()

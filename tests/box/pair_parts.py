@@ -1,4 +1,4 @@
-"""What Cake's programs share: a small model, LMCache's daemon and an engine of their own, and questions to both."""
+"""A small model, LMCache's daemon and an engine of a program's own, and questions to both."""
 
 import http.client
 import json
@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ class Pair:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.daemon, self.engine = folder / "daemon.sock", folder / "engine.sock"
+        self.pids: dict[str, int] = {}
+        self.start_daemon: Callable[[], None]
 
     def answer(self, tokens: list[int], salt: str, most: int = 40) -> list[int]:
         """The tokens of an answer."""
@@ -119,8 +122,8 @@ class Pair:
 
 
 @contextmanager
-def pair(folder: Path, cake: dict[str, object], *words: str) -> Iterator[Pair]:
-    """Daemon and engine, `words` are more of the engine's."""
+def pair(folder: Path, *words: str, cake: dict[str, object] | None = None, beat: float = 1.0) -> Iterator[Pair]:
+    """Daemon and engine, `words` are more of the engine's; with Cake where its settings are given."""
     here, started = Path(__file__).parent, Pair(folder)
     (folder / "key").write_bytes(bytes(32))
     (folder / "key").chmod(0o600)
@@ -134,12 +137,14 @@ def pair(folder: Path, cake: dict[str, object], *words: str) -> Iterator[Pair]:
     }  # fmt: skip
     if "--tensor-parallel-size" in words:  # vLLM binds each worker to a NUMA node of its own, unless it is told
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(core) for core in sorted(os.sched_getaffinity(0))[:2])
+    connector = "infbox.kv.connector.KeepingConnector" if cake is None else "infbox.cake.connector.CakeConnector"
     transfer = {
-        "kv_connector": "CakeConnector", "kv_connector_module_path": "infbox.cake.connector", "kv_role": "kv_both",
-        "kv_load_failure_policy": "recompute",
+        "kv_connector": connector.rpartition(".")[2], "kv_connector_module_path": connector.rpartition(".")[0],
+        "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
         "kv_connector_extra_config": {
             "lmcache.mp.host": "127.0.0.1", "lmcache.mp.port": PORT, "lmcache.mp.mp_transfer_mode": "lmcache_driven",
-            "lmcache.mp.heartbeat_interval": 30.0, "lmcache.mp.mq_timeout": 60.0, **cake,
+            "lmcache.mp.heartbeat_interval": beat, "lmcache.mp.mq_timeout": 60.0,
+            "infbox.kv_socket": str(started.daemon), **(cake or {}),
         },
     }  # fmt: skip
     serve = [
@@ -147,17 +152,19 @@ def pair(folder: Path, cake: dict[str, object], *words: str) -> Iterator[Pair]:
         "--uds", str(started.engine), "--served-model-name", "m", "--dtype", "float32", "--enforce-eager",
         "--skip-tokenizer-init", "--max-model-len", "2048", "--block-size", "32", "--scheduling-policy", "priority",
         "--middleware", "infbox.kv.reset.ResetPrefixCache",
-        "--scheduler-cls", "infbox.cake.scheduler.cake_scheduler",
         "--kv-transfer-config", json.dumps(transfer), *words,
     ]  # fmt: skip
-    logs = Path(os.environ.get("CAKE_LOGS", folder))
+    if cake is not None:
+        serve += ["--scheduler-cls", "infbox.cake.scheduler.cake_scheduler"]
+    logs = Path(os.environ.get("PAIR_LOGS", folder))
     running: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, command: list[str], socket_path: Path, what: str) -> None:
-        log = (logs / f"{name}.log").open("wb")
+        log = (logs / f"{name}.log").open("ab")
         running.append(
             subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=here, start_new_session=True)
         )
+        started.pids[name] = running[-1].pid
         end = time.monotonic() + 120
         while True:
             try:
@@ -170,7 +177,9 @@ def pair(folder: Path, cake: dict[str, object], *words: str) -> Iterator[Pair]:
                 time.sleep(0.2)
 
     try:
-        start("daemon", [sys.executable, str(here / "cake_daemon.py")], started.daemon, "/healthcheck")
+        daemon = [sys.executable, str(here / "pair_daemon.py")]
+        started.start_daemon = partial(start, "daemon", daemon, started.daemon, "/healthcheck")
+        started.start_daemon()
         start("engine", serve, started.engine, "/health")
         yield started
     finally:
