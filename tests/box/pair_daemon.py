@@ -4,8 +4,9 @@ PAIR_READ_FAULTS    share of chunks whose reading fails
 PAIR_CHUNK_SECONDS  what reading a chunk takes, at least
 PAIR_DROP_SECONDS   how often a part of what is in RAM is let go of; 0: never
 
-Files beside its key: `drop`, and all that is in RAM is let go of; `away`, and no chunk is found on disk; `hold-store`,
-`hold-retrieve`, `hold-ping`, and such a call of an engine waits until the file is gone, which `held-store` … tells.
+Files beside its key: `drop`, and all that is in RAM is let go of; `away`, and no chunk is found on disk; `bandwidth`,
+and reads take at least as long as they would at so many bytes a second; `hold-store`, `hold-retrieve`, `hold-ping`, and
+such a call of an engine waits until the file is gone, which `held-store` … tells.
 """
 
 import functools
@@ -25,7 +26,7 @@ FAULTS, CHUNK_SECONDS, DROP_SECONDS = (
     float(os.environ.get(name, "0")) for name in ("PAIR_READ_FAULTS", "PAIR_CHUNK_SECONDS", "PAIR_DROP_SECONDS")
 )
 FOLDER = Path(os.environ["KV_STATE_DIR"])
-DROP, AWAY = FOLDER / "drop", FOLDER / "away"
+DROP, AWAY, BANDWIDTH = FOLDER / "drop", FOLDER / "away", FOLDER / "bandwidth"
 chance = random.Random(170318)
 client = disk.LMCacheFSClient
 
@@ -40,7 +41,8 @@ class SlowAndFaulty:
         return getattr(self._client, name)
 
     def submit_batch_get(self, names: list[str], places: list[Any]) -> int:
-        time.sleep(CHUNK_SECONDS * len(names))
+        bandwidth = float(BANDWIDTH.read_text()) if BANDWIDTH.exists() else float("inf")
+        time.sleep(CHUNK_SECONDS * len(names) + sum(place.nbytes for place in places) / bandwidth)
         away = AWAY.exists()
         return self._client.submit_batch_get(
             [f"none-{name}" if away or chance.random() < FAULTS else name for name in names], places

@@ -122,9 +122,20 @@ class Pair:
 
 
 @contextmanager
-def pair(folder: Path, *words: str, cake: dict[str, object] | None = None, beat: float = 1.0) -> Iterator[Pair]:
-    """Daemon and engine, `words` are more of the engine's; with Cake where its settings are given."""
+def pair(
+    folder: Path,
+    *words: str,
+    cake: dict[str, object] | None = None,
+    beat: float = 1.0,
+    given: Path | None = None,
+    more: dict[str, str] | None = None,
+) -> Iterator[Pair]:
+    """Daemon and engine, `words` are more of the engine's; with Cake where its settings are given.
+
+    `given` is a model's folder, instead of the small one; `more` is of the environment of both.
+    """
     here, started = Path(__file__).parent, Pair(folder)
+    of = given or model(folder / "model")
     (folder / "key").write_bytes(bytes(32))
     (folder / "key").chmod(0o600)
     environment = os.environ | {
@@ -133,11 +144,13 @@ def pair(folder: Path, *words: str, cake: dict[str, object] | None = None, beat:
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "INFO"),
         "KV_SOCKET": str(started.daemon), "KV_PORT": str(PORT), "KV_L1_GIB": "0.25", "KV_L2_GIB": "0.5",
         "KV_L2_PATH": str(folder / "kv"), "KV_TENANT_GIB": "0", "KV_REDIS_SOCKET": "", "KV_STATE_DIR": str(folder),
-        "KV_CHUNK_TOKENS": str(CHUNK_TOKENS), "KV_CONTEXT": "", "KV_MODEL_FILE": str(folder / "model" / "config.json"),
+        "KV_CHUNK_TOKENS": str(CHUNK_TOKENS), "KV_CONTEXT": "", "KV_MODEL_FILE": str(of / "config.json"),
+        **(more or {}),
     }  # fmt: skip
     if "--tensor-parallel-size" in words:  # vLLM binds each worker to a NUMA node of its own, unless it is told
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(core) for core in sorted(os.sched_getaffinity(0))[:2])
-    connector = "infbox.kv.connector.KeepingConnector" if cake is None else "infbox.cake.connector.CakeConnector"
+    default = "infbox.kv.connector.KeepingConnector" if cake is None else "infbox.cake.connector.CakeConnector"
+    connector = environment.get("PAIR_CONNECTOR", default)
     transfer = {
         "kv_connector": connector.rpartition(".")[2], "kv_connector_module_path": connector.rpartition(".")[0],
         "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
@@ -148,7 +161,7 @@ def pair(folder: Path, *words: str, cake: dict[str, object] | None = None, beat:
         },
     }  # fmt: skip
     serve = [
-        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model(folder / "model")),
+        sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(of),
         "--uds", str(started.engine), "--served-model-name", "m", "--dtype", "float32", "--enforce-eager",
         "--skip-tokenizer-init", "--max-model-len", "2048", "--block-size", "32", "--scheduling-policy", "priority",
         "--middleware", "infbox.kv.reset.ResetPrefixCache",

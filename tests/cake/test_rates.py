@@ -78,6 +78,11 @@ def test_a_mode_is_obeyed_and_ignorance_tries_both() -> None:
     assert not ComputeRate().known
 
 
+def test_a_rate_is_told_of_a_prompts_first_tokens() -> None:
+    assert measured(1e-3, 0).tokens_per_second() == pytest.approx(1000)
+    assert ComputeRate().tokens_per_second() == 0
+
+
 @given(st.integers(0, 60), st.floats(1e-3, 10), st.floats(1e-3, 10), st.floats(0, 5))
 def test_of_a_gap_so_much_is_computed_that_the_later_end_is_soonest(
     gap: int, chunk: float, pace: float, since: float

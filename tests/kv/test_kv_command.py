@@ -83,7 +83,7 @@ def test_the_state_names_tiers_tenants_and_what_failed() -> None:
 
 
 def test_what_cake_did_is_told_where_it_did_something() -> None:
-    idle = {"prompts": {}, "tokens": {}, "fallbacks": {}, "mispredictions": 0, "bytes_per_second": 0}
+    idle = {"prompts": {}, "tokens": {}, "fallbacks": {}, "mispredictions": 0}
     assert "Cake" not in kv.describe(STATE | {"cake": idle})
     busy = {
         "prompts": {"load": 1_200, "split": 3},
@@ -91,11 +91,12 @@ def test_what_cake_did_is_told_where_it_did_something() -> None:
         "fallbacks": {"preempted": 1},
         "mispredictions": 2,
         "bytes_per_second": 41_000_000,
+        "tokens_per_second": 1_900,
     }
     told = kv.describe(STATE | {"cake": busy}).splitlines()
     assert told[-4:] == [
         "Cake                prompts: 1,200 load, 3 split",
-        "  of those split    4,096 tokens computed, 8,192 tokens loaded; storage gave 41 MB/s",
+        "  of those split    4,096 tokens computed, 8,192 tokens loaded; 41 MB/s from storage, 1,900 tokens/s computed",
         "  slower            2 than the better of computing and loading was to be",
         "  not to the end    1 x preempted",
     ]

@@ -112,7 +112,7 @@ class CakeConnector(KeepingConnector):
         _log.debug("%s: %s; %d of %d chunks beyond RAM, %s", name, how, there.beyond, there.chunks, predicted)
         self._decided[name] = how
         if how != "split" and there.chunks:
-            self._call(TOLD, Told(how))
+            self._tell(Told(how))
         if how == "load":
             self._loads[name] = Load(there.beyond, time.monotonic())
             return self._load(request, num_computed_tokens)
@@ -189,7 +189,7 @@ class CakeConnector(KeepingConnector):
         """Lift no more of a request, whose ends have not met."""
         if self.splits.pop(name, None):
             self._call(STOP, name.encode())
-            self._call(TOLD, Told("split", why))
+            self._tell(Told("split", why))
 
     def ask_anew(self, name: str, why: str) -> None:
         """A request was preempted or has ended: whatever was decided is void."""
@@ -259,7 +259,7 @@ class CakeConnector(KeepingConnector):
             computed, loaded = split.met - split.first * self.chunk_tokens, max(there - split.met, 0)
             better = min(split.predicted.compute, split.predicted.load) if split.predicted else 0.0
             seconds = time.monotonic() - split.begun
-            self._call(TOLD, Told("split", "", computed, loaded, seconds, better))
+            self._tell(Told("split", "", computed, loaded, seconds, better))
             _log.debug(
                 "%s: computed %d, loaded %d tokens in %.2f s; %s", name, computed, loaded, seconds, split.predicted
             )
@@ -278,6 +278,10 @@ class CakeConnector(KeepingConnector):
         end = (len(tokens) // self.chunk_tokens if chunks is None else chunks) * self.chunk_tokens
         salt = request.cache_salt or ""
         return self.scheduler_adapter._create_key(tokens, 0, end, request.request_id, salt).no_worker_id_version()
+
+    def _tell(self, told: Told) -> None:
+        told.rate = self.rate.tokens_per_second()
+        self._call(TOLD, told)
 
     def _call(self, method: str, payload: object) -> Any:
         raw = payload if isinstance(payload, bytes) else msgspec.msgpack.encode(payload)

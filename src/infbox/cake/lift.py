@@ -43,6 +43,7 @@ POINT = Histogram(
 FALLBACKS = Counter("infbox_cake_fallbacks", "Prompts whose split ended before both ends had met, by why.", ["reason"])
 SLOWER = Counter("infbox_cake_mispredictions", "Splits that took longer than the better single resource was to take.")
 BANDWIDTH = Gauge("infbox_cake_lift_bytes_per_second", "What a prompt's tail was lifted to RAM at, lately.")
+RATE = Gauge("infbox_cake_compute_tokens_per_second", "What an engine computes a prompt's first tokens at, lately.")
 
 
 @dataclass
@@ -140,6 +141,8 @@ class Lift:
         """Count a prompt: `Told`."""
         told = msgspec.msgpack.decode(payload, type=Told)
         PROMPTS.labels(told.how).inc()
+        if told.rate:
+            RATE.set(told.rate)
         if told.why:
             FALLBACKS.labels(told.why).inc()
         elif told.how == "split":
@@ -215,6 +218,7 @@ def counted() -> dict[str, object]:
         "fallbacks": _by(FALLBACKS, "reason"),
         "mispredictions": sum(_by(SLOWER, "").values()),
         "bytes_per_second": int(BANDWIDTH._value.get()),
+        "tokens_per_second": int(RATE._value.get()),
     }
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 KEEP = 0.98
 # Steps of fewer tokens than these say more of a step's own cost than of a token's.
 LEAST_TOKENS = 64
+# Over which a rate is told.
+FIRST_TOKENS = 1000
 
 
 class ComputeRate:
@@ -53,6 +55,10 @@ class ComputeRate:
         """To compute the tokens `first` (inclusive) to `last` (exclusive)."""
         base, slope = self.line()
         return base * (last - first) + slope * (last**2 - first**2) / 2
+
+    def tokens_per_second(self) -> float:
+        """Over a prompt's first tokens; 0 if no step was seen."""
+        return FIRST_TOKENS / seconds if (seconds := self.seconds(0, FIRST_TOKENS)) > 0 else 0.0
 
 
 @dataclass(frozen=True)

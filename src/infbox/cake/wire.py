@@ -47,7 +47,8 @@ class Told(msgspec.Struct):
     """What came of a prompt: how it was served, and of one that was split, what of it was computed and what loaded.
 
     `why` is empty, or what a split ended of before both ends had met. `seconds` are until its KV was there, `better`
-    what the better of computing and loading was predicted to take (0: nothing was predicted).
+    what the better of computing and loading was predicted to take (0: nothing was predicted). `rate`, in tokens a
+    second, is what the engine computes a prompt's first tokens at (0: not known).
     """
 
     how: str
@@ -56,6 +57,7 @@ class Told(msgspec.Struct):
     loaded: int = 0
     seconds: float = 0.0
     better: float = 0.0
+    rate: float = 0.0
 
 
 class Progress(msgspec.Struct):

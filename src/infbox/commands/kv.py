@@ -127,8 +127,9 @@ def _cake_rows(cake: dict[str, Any]) -> list[tuple[str, str]]:
 
     rows = [("Cake", "prompts: " + listed(cake["prompts"], "{}"))]
     if cake["tokens"]:
-        bandwidth = f"{cake['bytes_per_second'] / 1e6:,.0f} MB/s"
-        rows.append(("  of those split", listed(cake["tokens"], "tokens {}") + f"; storage gave {bandwidth}"))
+        bandwidth, speed = cake["bytes_per_second"] / 1e6, cake["tokens_per_second"]
+        rates = f"{bandwidth:,.0f} MB/s from storage, {speed:,} tokens/s computed"
+        rows.append(("  of those split", f"{listed(cake['tokens'], 'tokens {}')}; {rates}"))
     if cake["mispredictions"]:
         rows.append(("  slower", f"{cake['mispredictions']:,} than the better of computing and loading was to be"))
     if cake["fallbacks"]:
