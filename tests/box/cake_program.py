@@ -1,13 +1,15 @@
 """Runs on the box in the engine's environment: many prompts at once through Cake, with all that can go wrong meanwhile.
 
-Daemon and engine are real, and its own: a small model, a small KV space, a disk that is slow, fails now and then and is
-away for a while, RAM that loses chunks, clients that leave. Prints JSON: what came of the answers, and what was left.
+Daemon and engine are real, and its own: a small model, a small KV space, a disk that is slow and fails now and then, or
+a Redis, either of them away for a while, RAM that loses chunks, clients that leave. Prints JSON: what came of the
+answers, and what was left.
 """
 
 import http.client
 import json
-import os
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +19,43 @@ from typing import Any
 
 from pair_parts import JSON, Pair, Unix, metric, pair, prompts
 
-options = {"requests": 20, "words": [], "seed": random.randrange(10**9)} | json.loads(sys.argv[1])
+options = {"requests": 20, "words": [], "redis": False, "seed": random.randrange(10**9)} | json.loads(sys.argv[1])
 chance = random.Random(options["seed"])
 CONCURRENCY = 8
 ABORTED = 0.15
+
+
+class Disk:
+    """The daemon's, which fails as it says itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self._away = folder / "away"
+        self.environment = {"PAIR_READ_FAULTS": "0.05", "PAIR_CHUNK_SECONDS": "0.01"}
+
+    def leave(self) -> None:
+        self._away.touch()
+
+    def come_back(self) -> None:
+        self._away.unlink()
+
+
+class Redis:
+    """A server on a socket, which has forgotten everything when it is back."""
+
+    def __init__(self, folder: Path) -> None:
+        path, program = str(folder / "redis.sock"), shutil.which("valkey-server") or "redis-server"
+        self._command = [program, "--unixsocket", path, "--port", "0", "--save", ""]
+        names = ("USERNAME", "PASSWORD_FILE", "TLS_NAME", "CA_FILE")
+        self.environment = {f"KV_REDIS_{name}": "" for name in names}
+        self.environment |= {"KV_REDIS_SOCKET": path, "KV_REDIS_DATABASE": "0", "KV_L2_GIB": "0"}
+        self.come_back()
+
+    def leave(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def come_back(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
 
 
 def leave(pair: Pair, tokens: list[int], seconds: float) -> None:
@@ -31,7 +66,7 @@ def leave(pair: Pair, tokens: list[int], seconds: float) -> None:
     connection.close()
 
 
-def soak(pair: Pair) -> dict[str, Any]:
+def soak(pair: Pair, storage: Disk | Redis) -> dict[str, Any]:
     asked = prompts(chance, options["requests"], 12)
     with ThreadPoolExecutor(CONCURRENCY) as clients:
         computed = list(clients.map(lambda each: pair.answer(asked[each], f"computed-{each}"), range(len(asked))))
@@ -42,9 +77,9 @@ def soak(pair: Pair) -> dict[str, Any]:
         def one(planned: tuple[int, bool, float]) -> str:
             each, aborted, seconds = planned
             if each == len(asked) // 3:
-                (pair.folder / "away").touch()
+                storage.leave()
             elif each == len(asked) // 2:
-                (pair.folder / "away").unlink()
+                storage.come_back()
             try:
                 if aborted:
                     leave(pair, asked[each], seconds)
@@ -80,10 +115,13 @@ def soak(pair: Pair) -> dict[str, Any]:
 
 
 with tempfile.TemporaryDirectory() as name:
-    os.environ |= {"PAIR_READ_FAULTS": "0.05", "PAIR_CHUNK_SECONDS": "0.01", "PAIR_DROP_SECONDS": "0.7"}
+    storage = (Redis if options["redis"] else Disk)(Path(name))
     # Where both are slow or fast is not what this is about: every prompt is split that can be.
     always = {"cake.mode": "adaptive", "cake.min_ratio": -1e9}
     small = ["--num-gpu-blocks-override", "80", "--max-num-batched-tokens", "512"]
-    with pair(Path(name), *small, *options["words"], cake=always) as running:
-        told = soak(running)
+    more = {"PAIR_DROP_SECONDS": "0.7", **storage.environment}
+    with pair(Path(name), *small, *options["words"], cake=always, more=more) as running:
+        told = soak(running, storage)
+    if options["redis"]:
+        storage.leave()
 print(json.dumps(told))

@@ -17,8 +17,8 @@ def test_vllm_and_lmcache_do_what_cake_leans_on(box: LiveBox) -> None:
     assert not broken, f"infbox.cake needs a look before this engine is one of its versions: {broken}"
 
 
-def soak(box: LiveBox, requests: int, words: list[str], seconds: int) -> dict[str, Any]:
-    given = json.dumps({"requests": requests, "words": words})
+def soak(box: LiveBox, requests: int, seconds: int, **options: Any) -> dict[str, Any]:
+    given = json.dumps({"requests": requests, **options})
     told = run_program(box, "cake_program.py", given, seconds=seconds)
     print(told)
     assert set(told["came"]) <= {"equal", "aborted"}, told
@@ -33,13 +33,15 @@ def soak(box: LiveBox, requests: int, words: list[str], seconds: int) -> dict[st
 
 @pytest.mark.kv
 def test_every_answer_is_the_computed_one_and_nothing_is_left(box: LiveBox) -> None:
-    soak(box, 20, [], 180)
+    soak(box, 20, 180)
 
 
 @pytest.mark.kv_long
-@pytest.mark.parametrize("words", [[], PARALLEL], ids=["one worker", "tensor parallel"])
-def test_two_hundred_answers_are_the_computed_ones(box: LiveBox, words: list[str]) -> None:
-    told = soak(box, 200, words, 900)
+@pytest.mark.parametrize(
+    "options", [{}, {"words": PARALLEL}, {"redis": True}], ids=["one worker", "tensor parallel", "Redis"]
+)
+def test_two_hundred_answers_are_the_computed_ones(box: LiveBox, options: dict[str, Any]) -> None:
+    told = soak(box, 200, 900, **options)
     assert told["preemptions"] > 0
     assert told["cake"]["fallbacks"]
 
