@@ -71,6 +71,13 @@ def test_it_is_split_only_where_that_pays(load: float, best: str) -> None:
     assert choose("adaptive", found, 0.2) == best
 
 
+def test_what_is_computed_in_any_case_counts_in_the_time_to_the_first_token() -> None:
+    found = predict(measured(1e-3, 0), 0, 4000, 4.0, 8000)
+    assert (found.compute, found.load, found.rest) == (pytest.approx(4), pytest.approx(4), pytest.approx(4))
+    assert found.gain == pytest.approx(0.25, abs=1e-3)
+    assert choose("adaptive", found, 0.3) == "load"
+
+
 def test_a_mode_is_obeyed_and_ignorance_tries_both() -> None:
     found = predict(measured(1e-3, 0), 0, 4000, 4.0)
     assert [choose(mode, found, 0.2) for mode in ("load", "compute")] == ["load", "compute"]

@@ -225,7 +225,7 @@ class CakeConnector(KeepingConnector):
             return "load", None
         predicted = None
         if self.rate.known and self.chunk_seconds:
-            predicted = predict(self.rate, first, last, there.beyond * self.chunk_seconds)
+            predicted = predict(self.rate, first, last, there.beyond * self.chunk_seconds, request.num_tokens)
         return choose(self.mode, predicted, self.min_ratio), predicted
 
     def _split(self, request: "Request", there: There, computed: int, predicted: Prediction | None) -> None:

@@ -63,22 +63,28 @@ class ComputeRate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds until a prompt's KV is there: all of it computed, all of it loaded, or from both ends until `meet`."""
+    """Seconds until a prompt's KV is there: all of it computed, all of it loaded, or from both ends until `meet`.
+
+    `rest` are those that what is not stored takes to compute after that, in any case.
+    """
 
     compute: float
     load: float
     split: float
     meet: int
+    rest: float = 0.0
 
     @property
     def gain(self) -> float:
-        """What of the better single resource's time splitting saves."""
-        better = min(self.compute, self.load)
-        return 1 - self.split / better if better > 0 else 0.0
+        """What of the better single resource's time to the first token splitting saves."""
+        better = min(self.compute, self.load) + self.rest
+        return 1 - (self.split + self.rest) / better if better > 0 else 0.0
 
 
-def predict(rate: ComputeRate, first: int, last: int, load_seconds: float) -> Prediction:
+def predict(rate: ComputeRate, first: int, last: int, load_seconds: float, end: int = 0) -> Prediction:
     """For the tokens `first` to `last`, of which storage has the KV, and would give back all in `load_seconds`.
+
+    Those from there to `end` are not stored.
 
     Both ends meet where computing the front has taken as long as loading the rest: the root of
     `base (x - first) + slope (x^2 - first^2) / 2 = load_seconds (last - x) / (last - first)`.
@@ -92,7 +98,8 @@ def predict(rate: ComputeRate, first: int, last: int, load_seconds: float) -> Pr
     root = linear + (linear**2 + 4 * half * given) ** 0.5
     meet = 2 * given / root if root > 0 else float(first)
     meet = min(max(meet, first), last)
-    return Prediction(compute, load_seconds, a_token * (last - meet), round(meet))
+    rest = rate.seconds(last, max(end, last))
+    return Prediction(compute, load_seconds, a_token * (last - meet), round(meet), rest)
 
 
 def share(gap: int, front: Callable[[int], float], pace: float, since: float) -> int:
