@@ -23,17 +23,14 @@ command -v apt-get >/dev/null || fail "this machine has no apt-get: it is neithe
 echo "==> setting up Ansible in .venv"
 hosts/setup.sh requirements/operate.txt
 
-# NVIDIA's PCI vendor id is 0x10de; display controllers are class 0x03.
-gpus=0
-for device in /sys/bus/pci/devices/*; do
-    case $(cat "$device/vendor" "$device/class" 2>/dev/null | tr '\n' ' ') in "0x10de 0x03"*) gpus=$((gpus + 1)) ;; esac
-done
 if [ -z "$preset" ]; then
     preset=cpu
-    if [ "$gpus" -gt 0 ]; then
-        echo "==> found $gpus NVIDIA GPU(s); the roles put the engine on the CPU only, so far: preset cpu"
+    echo "==> this machine has $(.venv/bin/infbox machine | head -n 1)"
+    proposed=$(.venv/bin/infbox machine --propose)
+    if [ "$proposed" != cpu ]; then
+        echo "==> preset $proposed would fit; the roles put the engine on the processor only, so far: preset cpu"
     else
-        echo "==> found no GPU: preset cpu"
+        echo "==> preset cpu"
     fi
 fi
 .venv/bin/infbox preset check "$preset"

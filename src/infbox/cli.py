@@ -15,6 +15,7 @@ from infbox.errors import InfboxError
 COMMANDS = {
     "preset": "show, list and check presets",
     "plan": "say whether a preset's model fits a machine, and what would",
+    "machine": "say what this machine has, and which presets it can serve",
     "model": "fetch and verify models",
     "key": "make, list and remove API keys",
     "index": "say what of a workspace models know, and why not the rest",

@@ -73,7 +73,8 @@ def test_an_unknown_preset_stops_before_anything_is_changed(server: Server) -> N
 def test_a_bare_server_becomes_a_box_that_answers(server: Server) -> None:
     done = server.run("./bootstrap.sh", *server.options)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "found no GPU: preset cpu" in done.stdout
+    assert "this machine has no NVIDIA GPU" in done.stdout
+    assert "==> preset cpu" in done.stdout
     assert "The capital of France is Paris" in done.stdout
     asked = server.run(
         "sh", "-c", "curl --version >/dev/null 2>&1 || apt-get install -qq -y curl >/dev/null 2>&1;"

@@ -61,7 +61,8 @@ def test_a_taken_port_and_a_small_disk_are_one_message(box: FaultyBox) -> None:
 def test_a_machine_with_less_memory_than_its_preset_needs(box: FaultyBox) -> None:
     for options in ([], ["--check"]):
         said = message(box.play(*options, tags="hardware", hardware_ram_gib=100_000))
-        assert "`hardware_ram_gib` is 100000, and this machine has " in said
+        assert "preset cpu is made for the processor and 100000 GiB of RAM, and this machine has " in said
+        assert "GiB of RAM are less than `hardware_ram_gib` 100000" in said
         assert "hint: use a machine like the preset's, or a preset for this one" in said
     assert not box.touched()
 

@@ -35,6 +35,7 @@ class Gpu:
     link: str
     link_gb_s: float
     source: str
+    pci: tuple[str, ...]
     usable_from: str = "torch"
     aws: str = ""
 
@@ -73,7 +74,13 @@ class Gpus:
 def gpus() -> Mapping[str, Gpu]:
     """Every GPU of the catalogue by name."""
     entries = cast(dict[str, dict[str, Any]], yaml.load(FILE.read_text(encoding="utf-8"), Loader=_LOADER))  # noqa: S506
-    return {name: Gpu(name=name, **entry) for name, entry in entries.items()}
+    return {name: Gpu(name=name, pci=tuple(entry.pop("pci")), **entry) for name, entry in entries.items()}
+
+
+@cache
+def gpus_by_pci() -> Mapping[str, Gpu]:
+    """Every GPU of the catalogue by its device ids on PCI, in four hexadecimal digits."""
+    return {device: each for each in gpus().values() for device in each.pci}
 
 
 def gpu(name: str) -> Gpu:

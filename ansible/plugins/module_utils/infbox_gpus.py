@@ -1,0 +1,1 @@
+../../../src/infbox/gpus.py

@@ -1,0 +1,156 @@
+"""Whether a machine is one for its preset: the GPUs and the RAM that it has, through the planner."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infbox.catalogue.gpus import Gpus, gpus_by_pci, parse_gpus
+from infbox.errors import InfboxError
+from infbox.planner import plan_values, role_defaults
+from infbox.preset import load_hierarchy, load_preset
+from infbox.variables import Problem
+
+# A machine sold with N GiB shows less: the kernel and the firmware keep some.
+KEPT = 0.08
+# nvidia-smi's total differs a little between boards and with ECC; a slice of a card is half of it at most.
+MEMORY_TOLERANCE = 0.1
+# A context that is proposed is a multiple of this.
+CONTEXT_STEP = 1024
+# So many presets that would fit are named.
+TOLD = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is wrong with a machine for its preset, and what is only worth saying."""
+
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def found_gpus(facts: Mapping[str, Any]) -> tuple[Gpus, ...]:
+    """The GPUs that the catalogue knows, by kind, the most of a kind first."""
+    known = (gpus_by_pci().get(gpu["device"]) for gpu in facts["gpus"])
+    counted = Counter(gpu.name for gpu in known if gpu)
+    return tuple(parse_gpus(f"{count}x{name}") for name, count in counted.most_common())
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """A machine in a few words: 2xL40S, driver 580.95.05, 62 GiB of RAM."""
+    unknown = [gpu["device"] for gpu in facts["gpus"] if gpu["device"] not in gpus_by_pci()]
+    words = [str(gpus) for gpus in found_gpus(facts)]
+    words += [f"{count} x an NVIDIA GPU that is not known here (10de:{device})" for device, count in
+              Counter(unknown).items()]  # fmt: skip
+    drivers = {gpu.get("driver_version") or gpu["driver"] for gpu in facts["gpus"]}
+    if words:
+        words.append(f"driver {', '.join(sorted(drivers - {''}))}" if drivers - {""} else "no driver")
+    return ", ".join([*(words or ["no NVIDIA GPU"]), f"{facts['ram_gib']:.0f} GiB of RAM"])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A preset that a machine can serve, with its own context (0) or with so many tokens."""
+
+    preset: str
+    context: int = 0
+    made_for_it: bool = False
+
+    def __str__(self) -> str:
+        return f"`{self.preset}`" + (f" with `vllm_max_model_len: {self.context}`" if self.context else "")
+
+
+def fitting(root: Path, facts: Mapping[str, Any]) -> list[Fit]:
+    """The presets that this machine can serve: those made for its very GPUs first, those with less context last."""
+    fits: list[Fit] = []
+    for name in load_hierarchy(root).names:
+        values = role_defaults(root) | load_preset(root, name).values
+        there = _there(values, found_gpus(facts))
+        if not there or values.get("hardware_nodes", 1) > 1:
+            continue
+        made_for_it = values["hardware_gpus"] == str(there)
+        if not any(_shortfalls(values, facts, there)):
+            fits.append(Fit(name, made_for_it=made_for_it))
+        elif (context := _longest(values, there)) and not any(
+            _shortfalls({**values, "vllm_max_model_len": context}, facts, there)
+        ):
+            fits.append(Fit(name, context, made_for_it))
+    return sorted(fits, key=lambda fit: (fit.context > 0, not fit.made_for_it))
+
+
+def _longest(values: Mapping[str, Any], there: Gpus) -> int:
+    """The context that fits where the preset's own does not; 0 if there is none worth having."""
+    try:
+        longest = plan_values({**values, "hardware_gpus": str(there)}).longest_context
+    except InfboxError:
+        return 0
+    rounded = longest // CONTEXT_STEP * CONTEXT_STEP
+    return rounded if rounded < values["vllm_max_model_len"] else 0
+
+
+def judge(root: Path, preset: str, values: Mapping[str, Any], facts: Mapping[str, Any]) -> Judgement:
+    """Compare a machine with a host's merged variables."""
+    wanted = values.get("hardware_gpus") or ""
+    found, notes = found_gpus(facts), list[str]()
+    if facts["driver_fault"] and wanted:
+        notes.append(facts["driver_fault"])
+    unknown = len(facts["gpus"]) - sum(each.count for each in found)
+    if wanted and unknown and len(facts["gpus"]) >= parse_gpus(wanted).count > sum(each.count for each in found):
+        notes.append(f"not checked: this machine has {describe(facts)}, and the preset is made for {wanted}")
+        there = None
+    else:
+        there = _there(values, found)
+    reasons = [*_shortfalls(values, facts, there, checked=not notes or not unknown)]
+    if not reasons:
+        return Judgement(notes=tuple(notes))
+    near = set(load_hierarchy(root).chain(preset))
+    others = sorted(fitting(root, facts), key=lambda fit: near.isdisjoint(load_hierarchy(root).chain(fit.preset)))
+    made_for = f"preset {preset} is made for {wanted or 'the processor'} and {values['hardware_ram_gib']} GiB of RAM"
+    message = f"{made_for}, and this machine has {describe(facts)}: {'; '.join(reasons)}"
+    hint = (
+        f"{' or '.join(str(fit) for fit in others[:TOLD])} would fit"
+        if others
+        else "use a machine like the preset's, or a preset for this one: `infbox plan PRESET --gpus NxNAME` checks one"
+    )
+    return Judgement((Problem(message, hint),), tuple(notes))
+
+
+def _there(values: Mapping[str, Any], found: tuple[Gpus, ...]) -> Gpus | None:
+    """Of the machine's kinds of GPUs, the one for the preset: its own, else the one there is most of."""
+    wanted = values.get("hardware_gpus")
+    if not wanted:
+        return None
+    own = [each for each in found if each.gpu == parse_gpus(wanted).gpu]
+    return next(iter(own or found), None)
+
+
+def _shortfalls(
+    values: Mapping[str, Any], facts: Mapping[str, Any], there: Gpus | None, *, checked: bool = True
+) -> Iterator[str]:
+    """Why the preset cannot be served there, each reason in one sentence."""
+    least = values.get("hardware_ram_gib", 0)
+    if facts["ram_gib"] < least * (1 - KEPT):
+        yield f"{facts['ram_gib']:.1f} GiB of RAM are less than `hardware_ram_gib` {least}"
+    if not values.get("hardware_gpus") or not checked:
+        return
+    if there is None:
+        yield "the engine needs its GPUs"
+        return
+    yield from _slices(facts, there)
+    wanted = parse_gpus(str(values["hardware_gpus"]))
+    if there.gpu == wanted.gpu and there.count >= wanted.count:
+        return
+    try:
+        plan = plan_values({**values, "hardware_gpus": str(there)})
+    except InfboxError as fault:
+        yield fault.message
+        return
+    yield from (refusal.reason for refusal in plan.refusals)
+
+
+def _slices(facts: Mapping[str, Any], there: Gpus) -> Iterator[str]:
+    for gpu in facts["gpus"]:
+        shown, whole = gpu.get("memory_mib"), there.gpu.nvidia_smi_mib
+        if shown and gpus_by_pci().get(gpu["device"]) == there.gpu and shown < whole * (1 - MEMORY_TOLERANCE):
+            yield f"the GPU at {gpu['address']} shows {shown:,} MiB of {whole:,}: is it divided, by MIG or vGPU?"
