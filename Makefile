@@ -10,7 +10,7 @@ COMPILE = UV_SYSTEM_CERTS=true UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip c
 	--python-version 3.11 --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down up stop-box start-box down test lint unit soak lock clean
+.PHONY: help setup demo demo-down start stop status logs up stop-box start-box down test lint unit soak lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,18 @@ demo: ## make a box on this machine and ask it a question (PRESET=cpu)
 
 demo-down: ## remove that box
 	@$(PYTHON) hosts/demo.py down
+
+start: ## on a machine that is a box: start its services
+	@.venv/bin/infbox box start
+
+stop: ## stop them
+	@.venv/bin/infbox box stop
+
+status: ## say of each whether it runs, and whether the box answers
+	@.venv/bin/infbox box status
+
+logs: ## follow what they say
+	@.venv/bin/infbox box logs
 
 up: setup ## make a box on AWS, PRESET=dev32 (STACK=alice: under another name; YES=1: ask nothing)
 	@.venv/bin/python hosts/stack.py up --preset $(PRESET) --stack $(STACK) $(if $(YES),--yes)

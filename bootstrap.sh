@@ -20,6 +20,7 @@ fail() { printf 'error: %s\n\nhint: %s\n' "$1" "$2" >&2; exit 1; }
 command -v apt-get >/dev/null || fail "this machine has no apt-get: it is neither Debian nor Ubuntu." "install Debian 12 or newer, or Ubuntu 24.04 or newer"
 [ -d /run/systemd/system ] || fail "this machine was not started by systemd, and a box's services are its units." "on a machine like this, \`make demo\` makes a box in a container"
 
+command -v make >/dev/null || { apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends make >/dev/null; }
 echo "==> setting up Ansible in .venv"
 hosts/setup.sh requirements/operate.txt
 
@@ -47,4 +48,5 @@ This machine is a box. Its endpoint is its address or name, by https; on the box
   curl --cacert /etc/infbox/ca.crt https://localhost/v1/models -H "Authorization: Bearer \$(sudo cat /etc/infbox/keys/default.key)"
 
 The key is in /etc/infbox/keys/default.key; clients need /etc/infbox/ca.crt too. More keys: sudo infbox key add NAME
+As root, here: make status, make logs, make stop, make start.
 END
