@@ -64,9 +64,13 @@ class Fit:
 def fitting(root: Path, facts: Mapping[str, Any]) -> list[Fit]:
     """The presets that this machine can serve: those made for its very GPUs first, those with less context last."""
     fits: list[Fit] = []
+    found = found_gpus(facts)
+    if not found:
+        return fits
+    defaults = role_defaults(root)
     for name in load_hierarchy(root).names:
-        values = role_defaults(root) | load_preset(root, name).values
-        there = _there(values, found_gpus(facts))
+        values = defaults | load_preset(root, name).values
+        there = _there(values, found)
         if not there or values.get("hardware_nodes", 1) > 1:
             continue
         made_for_it = values["hardware_gpus"] == str(there)
@@ -91,17 +95,14 @@ def _longest(values: Mapping[str, Any], there: Gpus) -> int:
 
 def judge(root: Path, preset: str, values: Mapping[str, Any], facts: Mapping[str, Any]) -> Judgement:
     """Compare a machine with a host's merged variables."""
-    wanted = values.get("hardware_gpus") or ""
-    found, notes = found_gpus(facts), list[str]()
+    wanted, found, notes = values.get("hardware_gpus") or "", found_gpus(facts), list[str]()
     if facts["driver_fault"] and wanted:
         notes.append(facts["driver_fault"])
-    unknown = len(facts["gpus"]) - sum(each.count for each in found)
-    if wanted and unknown and len(facts["gpus"]) >= parse_gpus(wanted).count > sum(each.count for each in found):
+    known = sum(each.count for each in found)
+    unchecked = bool(wanted) and len(facts["gpus"]) >= parse_gpus(wanted).count > known
+    if unchecked:
         notes.append(f"not checked: this machine has {describe(facts)}, and the preset is made for {wanted}")
-        there = None
-    else:
-        there = _there(values, found)
-    reasons = [*_shortfalls(values, facts, there, checked=not notes or not unknown)]
+    reasons = list(_shortfalls({**values, "hardware_gpus": "" if unchecked else wanted}, facts, _there(values, found)))
     if not reasons:
         return Judgement(notes=tuple(notes))
     near = set(load_hierarchy(root).chain(preset))
@@ -125,14 +126,12 @@ def _there(values: Mapping[str, Any], found: tuple[Gpus, ...]) -> Gpus | None:
     return next(iter(own or found), None)
 
 
-def _shortfalls(
-    values: Mapping[str, Any], facts: Mapping[str, Any], there: Gpus | None, *, checked: bool = True
-) -> Iterator[str]:
+def _shortfalls(values: Mapping[str, Any], facts: Mapping[str, Any], there: Gpus | None) -> Iterator[str]:
     """Why the preset cannot be served there, each reason in one sentence."""
     least = values.get("hardware_ram_gib", 0)
     if facts["ram_gib"] < least * (1 - KEPT):
         yield f"{facts['ram_gib']:.1f} GiB of RAM are less than `hardware_ram_gib` {least}"
-    if not values.get("hardware_gpus") or not checked:
+    if not values.get("hardware_gpus"):
         return
     if there is None:
         yield "the engine needs its GPUs"
