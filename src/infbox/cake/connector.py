@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vllm.infbox.cake")
 # A daemon that takes longer to answer is done without.
 ANSWER_SECONDS = 2.0
-# What is known of the tails is asked anew when it is older, and its answer awaited so long.
+# What is known of the tails is asked anew when it is older.
 FRESH_SECONDS = 0.02
-HEAR_SECONDS = 0.02
 # A tail of which a chunk takes so much longer than the one before is not waited for.
 LATE, LATE_SECONDS = 2, 0.5
 # What a chunk takes to load is a running mean over so many.
@@ -150,8 +149,11 @@ class CakeConnector(KeepingConnector):
 
     # --- what CakeScheduler asks
 
-    def hear(self) -> None:
-        """Learn how far the tails have come; of a daemon that does not answer, nothing is expected any more."""
+    def hear(self, patience: float) -> None:
+        """Learn how far the tails have come, and wait so many seconds for that, as often as twice.
+
+        Of a daemon that does not answer at all, nothing is expected any more.
+        """
         waiting = self._progress is not None and not self._progress.query()
         if (waiting and time.monotonic() - self._progress_at > ANSWER_SECONDS) or not self.scheduler_adapter.is_healthy:
             self._progress = None
@@ -161,7 +163,7 @@ class CakeConnector(KeepingConnector):
             if time.monotonic() - self._heard_at < FRESH_SECONDS:
                 return
             self._ask()
-            if self._progress is None or not self._progress.wait(HEAR_SECONDS):
+            if self._progress is None or not self._progress.wait(patience):
                 return
             self._take()
 

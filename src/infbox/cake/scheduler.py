@@ -23,6 +23,8 @@ from infbox.cake.rates import share
 
 # For the engine's own chunks to be stored once both ends have met; then the rest is computed.
 STORE_SECONDS = 1.0
+# For the daemon's answer, before a step; all that decode wait for it, too. At most this share of what a step takes.
+HEAR_SECONDS, HEAR_SHARE = 0.02, 0.05
 
 
 # Of both schedulers what is added comes first.
@@ -35,12 +37,12 @@ class _Cake(_Mixed):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._ranges: dict[int, tuple[float, list[tuple[int, int]]]] = {}
-        self._updated = 0.0
+        self._updated = self._step_seconds = 0.0
 
     def schedule(self, *args: Any, **named: Any) -> Any:
         cake: CakeConnector = self.connector
         if cake.splits:
-            cake.hear()
+            cake.hear(min(HEAR_SECONDS, HEAR_SHARE * self._step_seconds))
             for request in [each for each in self.running if each.request_id in cake.splits]:
                 self._meet(cake, request)
         output = super().schedule(*args, **named)
@@ -133,9 +135,11 @@ class _Cake(_Mixed):
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         now = time.monotonic()
-        begun, ranges = self._ranges.pop(id(scheduler_output), (now, []))
-        for first, last in ranges:
-            self.connector.rate.saw(first, last, now - max(begun, self._updated))
+        if step := self._ranges.pop(id(scheduler_output), None):
+            begun, ranges = step
+            self._step_seconds = now - max(begun, self._updated)
+            for first, last in ranges:
+                self.connector.rate.saw(first, last, self._step_seconds)
         self._updated = now
         return super().update_from_output(scheduler_output, model_runner_output)
 
