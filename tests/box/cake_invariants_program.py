@@ -56,10 +56,10 @@ class Tail(CakeConnector):
     def __init__(self) -> None:
         self.rate, self.chunk_seconds, self.splits, self.met = ComputeRate(), 0.001, {}, {}
         self._asked, self._decided, self._loads = {}, {}, {}
-        self.loaded, self.patience = 0, list[float]()
+        self.loaded, self.patience, self.waited = 0, 0.0, list[float]()
 
-    def hear(self, patience: float) -> None:
-        self.patience.append(patience)
+    def hear(self) -> None:
+        self.waited.append(self.patience)
 
     claim = update_state_after_alloc = _call = lambda *_: None
     build_connector_meta = lambda *_: KVConnectorMetadata()  # noqa: E731
@@ -190,11 +190,11 @@ def split(of: Any, flying: int, ends: int) -> str:
     tail.splits["a"] = Split(0, CHUNKS, None, now, Lifted(CHUNKS, pace=0.001), now)
     preempt, put_back = of._preempt_request, list[int]()
     of._preempt_request = lambda given, *more: (put_back.append(given.num_in_flight_tokens), preempt(given, *more))
-    of._step_seconds = 0.1
     planned: list[Any] = []
     computed: list[tuple[int, int]] = []
     met = 0
-    for _ in range(100):
+    for number in range(100):
+        of._step_seconds = 0.1 if number == 1 else of._step_seconds
         planned.append(of.schedule())
         if tokens := planned[-1].num_scheduled_tokens.get("a"):
             computed.append((a.num_computed_tokens - tokens, a.num_computed_tokens))
@@ -215,8 +215,8 @@ def split(of: Any, flying: int, ends: int) -> str:
     front, rest = prompt[-2][1], prompt[-1][0]
     if not once or (front, rest) != (met, CHUNKS * BLOCK) or tail.loaded != rest - met or a.num_preemptions:
         return f"computed {prompt}, loaded {tail.loaded}, met at {met}, preempted {a.num_preemptions} times"
-    if not math.isclose(tail.patience[0], 0.005):
-        return f"a step of 0.1 s waits {tail.patience[0]} s for the daemon"
+    if not math.isclose(tail.waited[1], 0.005):
+        return f"a step of 0.1 s waits {tail.waited[1]} s for the daemon"
     if put_back != [0]:
         return f"put back with {put_back} tokens in flight"
     return "" if "a" not in of.requests else "it does not end"

@@ -1,5 +1,7 @@
 """What is best for a prompt, from what was measured."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +71,12 @@ def test_equal_rates_halve_the_time() -> None:
 def test_it_is_split_only_where_that_pays(load: float, best: str) -> None:
     found = predict(measured(1e-3, 0), 0, 4000, load)
     assert choose("adaptive", found, 0.2) == best
+
+
+def test_what_splitting_took_beyond_counts_against_it() -> None:
+    found = replace(predict(measured(1e-3, 0), 0, 4000, 4.0), extra=1.0)
+    assert found.gain == pytest.approx(0.25, abs=1e-3)
+    assert choose("adaptive", found, 0.3) == "load"
 
 
 def test_what_is_computed_in_any_case_counts_in_the_time_to_the_first_token() -> None:

@@ -12,7 +12,7 @@ leans on, beside LMCacheMPConnector's own interface:
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,7 +33,7 @@ ANSWER_SECONDS = 2.0
 FRESH_SECONDS = 0.02
 # A tail of which a chunk takes so much longer than the one before is not waited for.
 LATE, LATE_SECONDS = 2, 0.5
-# What a chunk takes to load is a running mean over so many.
+# What a chunk takes to load, and a split beyond what was predicted, are running means over so many.
 REMEMBERED = 8
 
 
@@ -78,7 +78,9 @@ class CakeConnector(KeepingConnector):
         self.mode = str(given("cake.mode", "adaptive"))
         self.min_ratio = float(given("cake.min_ratio", 0.2))
         self.rate = ComputeRate()
-        self.chunk_seconds = 0.0
+        self.chunk_seconds = self.extra = 0.0
+        # For an answer of the daemon within a step; the scheduler says so before each.
+        self.patience = 0.0
         self.splits: dict[str, Split] = {}
         # Both ends have met, and the rest is being loaded.
         self.met: dict[str, Split] = {}
@@ -149,11 +151,8 @@ class CakeConnector(KeepingConnector):
 
     # --- what CakeScheduler asks
 
-    def hear(self, patience: float) -> None:
-        """Learn how far the tails have come, and wait so many seconds for that, as often as twice.
-
-        Of a daemon that does not answer at all, nothing is expected any more.
-        """
+    def hear(self) -> None:
+        """Learn how far the tails have come; of a daemon that does not answer, nothing is expected any more."""
         waiting = self._progress is not None and not self._progress.query()
         if (waiting and time.monotonic() - self._progress_at > ANSWER_SECONDS) or not self.scheduler_adapter.is_healthy:
             self._progress = None
@@ -163,7 +162,7 @@ class CakeConnector(KeepingConnector):
             if time.monotonic() - self._heard_at < FRESH_SECONDS:
                 return
             self._ask()
-            if self._progress is None or not self._progress.wait(patience):
+            if self._progress is None or not self._progress.wait(self.patience):
                 return
             self._take()
 
@@ -212,7 +211,10 @@ class CakeConnector(KeepingConnector):
         if name not in self._asked:
             if not self.scheduler_adapter.is_healthy:
                 return There()
-            self._asked[name] = (self._call(THERE, Prompt(self._key(request))), now)
+            future = self._call(THERE, Prompt(self._key(request)))
+            self._asked[name] = (future, now)
+            if future is not None:
+                future.wait(self.patience)
         future, begun = self._asked[name]
         if future is None or now - begun > ANSWER_SECONDS:
             return There()
@@ -228,7 +230,11 @@ class CakeConnector(KeepingConnector):
         predicted = None
         if self.rate.known and self.chunk_seconds:
             predicted = predict(self.rate, first, last, there.beyond * self.chunk_seconds, request.num_tokens)
-        return choose(self.mode, predicted, self.min_ratio), predicted
+            predicted = replace(predicted, extra=self.extra)
+        how = choose(self.mode, predicted, self.min_ratio)
+        if how != "split":  # what is not tried is learnt no more about, so it is forgotten
+            self.extra *= 1 - 1 / REMEMBERED
+        return how, predicted
 
     def _split(self, request: "Request", there: There, computed: int, predicted: Prediction | None) -> None:
         first, last = max(self._front(there), computed) // self.chunk_tokens, self._last(request, there)
@@ -261,6 +267,9 @@ class CakeConnector(KeepingConnector):
             computed, loaded = split.met - split.first * self.chunk_tokens, max(there - split.met, 0)
             better = min(split.predicted.compute, split.predicted.load) if split.predicted else 0.0
             seconds = time.monotonic() - split.begun
+            if split.predicted:
+                beyond = max(seconds - split.predicted.split, 0.0)
+                self.extra += (beyond - self.extra) / (REMEMBERED if self.extra else 1)
             self._tell(Told("split", "", computed, loaded, seconds, better))
             _log.debug(
                 "%s: computed %d, loaded %d tokens in %.2f s; %s", name, computed, loaded, seconds, split.predicted

@@ -65,7 +65,8 @@ class ComputeRate:
 class Prediction:
     """Seconds until a prompt's KV is there: all of it computed, all of it loaded, or from both ends until `meet`.
 
-    `rest` are those that what is not stored takes to compute after that, in any case.
+    `rest` are those that what is not stored takes to compute after that, in any case, and `extra` those that splitting
+    took beyond `split` lately.
     """
 
     compute: float
@@ -73,12 +74,13 @@ class Prediction:
     split: float
     meet: int
     rest: float = 0.0
+    extra: float = 0.0
 
     @property
     def gain(self) -> float:
         """What of the better single resource's time to the first token splitting saves."""
         better = min(self.compute, self.load) + self.rest
-        return 1 - (self.split + self.rest) / better if better > 0 else 0.0
+        return 1 - (self.split + self.extra + self.rest) / better if better > 0 else 0.0
 
 
 def predict(rate: ComputeRate, first: int, last: int, load_seconds: float, end: int = 0) -> Prediction:

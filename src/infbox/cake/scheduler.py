@@ -23,7 +23,7 @@ from infbox.cake.rates import share
 
 # For the engine's own chunks to be stored once both ends have met; then the rest is computed.
 STORE_SECONDS = 1.0
-# For the daemon's answer, before a step; all that decode wait for it, too. At most this share of what a step takes.
+# For the daemon's answer, before a step. All that decode wait for it, too: at most this share of what a step takes.
 HEAR_SECONDS, HEAR_SHARE = 0.02, 0.05
 
 
@@ -41,8 +41,9 @@ class _Cake(_Mixed):
 
     def schedule(self, *args: Any, **named: Any) -> Any:
         cake: CakeConnector = self.connector
+        cake.patience = min(HEAR_SECONDS, HEAR_SHARE * self._step_seconds) if self.running else HEAR_SECONDS
         if cake.splits:
-            cake.hear(min(HEAR_SECONDS, HEAR_SHARE * self._step_seconds))
+            cake.hear()
             for request in [each for each in self.running if each.request_id in cake.splits]:
                 self._meet(cake, request)
         output = super().schedule(*args, **named)
