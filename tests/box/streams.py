@@ -61,6 +61,11 @@ class Stream:
                     pieces.append(choice.get("delta", {}).get("content") or "")
         return "".join(pieces)
 
+    def wait_for_begin(self, seconds: float = 120) -> "Stream":
+        """Until its first event is there; it may have ended as well."""
+        self._wait(lambda: b"\n\n" in self.data, seconds)
+        return self
+
     def wait_for_text(self, seconds: float = 120) -> "Stream":
         """Until it runs well."""
         self._wait(lambda: self.data.count(b"\n\n") >= 5, seconds)

@@ -7,7 +7,7 @@ from live_box import LiveBox
 
 def test_they_are_stopped_started_and_looked_at(box: LiveBox) -> None:
     told = box.run("infbox box status")
-    assert re.search(r"^vllm +running, for .*, [0-9,]+ MiB$", told, re.MULTILINE), told
+    assert re.search(r"^vllm +running, for .*, [0-9,]+ MiB\b", told, re.MULTILINE), told
     assert re.search(r"^firewall +exited, for ", told, re.MULTILINE), told
     assert re.search(r"^answers +yes$", told, re.MULTILINE), told
     refused = box.run("runuser -u nobody -- infbox box stop 2>&1; echo status $?")
