@@ -71,7 +71,7 @@ lock: setup ## lock the dependencies anew
 	$(COMPILE) --group operate --group provision --group test pyproject.toml -o requirements/dev.txt
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) roles/caddy/files/caddy.in -o roles/caddy/files/caddy.txt
-	cd roles/vllm/files/cpu && $(COMPILE:.build%=../../../../.build%) pyproject.toml -o requirements.txt
+	for build in cpu cuda; do (cd roles/vllm/files/$$build && $(COMPILE:.build%=../../../../.build%) pyproject.toml -o requirements.txt) || exit; done
 
 clean: demo-down ## remove what make made here: environments, images, downloads
 	@$(PYTHON) hosts/host.py clean

@@ -25,14 +25,9 @@ echo "==> setting up Ansible in .venv"
 hosts/setup.sh requirements/operate.txt
 
 if [ -z "$preset" ]; then
-    preset=cpu
     echo "==> this machine has $(.venv/bin/infbox machine | head -n 1)"
-    proposed=$(.venv/bin/infbox machine --propose)
-    if [ "$proposed" != cpu ]; then
-        echo "==> preset $proposed would fit; the roles put the engine on the processor only, so far: preset cpu"
-    else
-        echo "==> preset cpu"
-    fi
+    preset=$(.venv/bin/infbox machine --propose)
+    echo "==> preset $preset"
 fi
 .venv/bin/infbox preset check "$preset"
 

@@ -208,6 +208,23 @@ def test_ids_on_pci_name_one_gpu_each() -> None:
     assert not [device for device in ids if len(device) != 4 or int(device, 16) < 0x1000 or device != device.lower()]
 
 
+@pytest.mark.parametrize(
+    ("machine_has", "said"),
+    [
+        (of(), "no NVIDIA GPU"),
+        (of("26b9"), "shows 0 of 1 GPUs"),
+        (of("26b9") | {"driver_fault": "nvidia-smi: it failed"}, "nvidia-smi: it failed"),
+        (of("26b9", memory_mib=46_068), ""),
+    ],
+)
+def test_gpus_are_ready_when_the_driver_shows_all_that_the_machine_has(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, machine_has: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("infbox.commands.ready.machine_facts", lambda: machine_has)
+    assert main(["ready", "gpus", "--timeout", "0.1"]) == (1 if said else 0)
+    assert said in capsys.readouterr().err
+
+
 def test_the_command_says_what_is_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infbox.commands.machine.machine_facts", lambda: of("26b9"))
     assert main(["machine", "--root", str(ROOT)]) == 0

@@ -211,7 +211,9 @@ def test_what_a_role_requires_and_nobody_sets_is_told_before_the_role_runs(tmp_p
         ("cpu", ("-e", '{"vllm_cpu_kvcache_space_gib": 1000}'), "1000"),
         ("cpu", ("-e", '{"redis_maxmemory_gib": 0.5}'), "and `lmcache_l1_size_gib` is 0"),
         ("cpu", ("-e", '{"vllm_cake_mode": "adaptive"}'), "`vllm_cake_mode` is set, and `lmcache_l1_size_gib` is 0"),
-        ("dev32", (), "the preset's engine needs 1xL40S, and role `vllm` has no build for GPUs yet"),
+        ("dev32", (), ""),
+        ("dev32", ("-e", "vllm_build=cpu"), "`vllm_build` is cpu, which uses no GPU"),
+        ("cpu", ("-e", "vllm_build=cuda"), "`vllm_build` is cuda, which needs GPUs"),
     ],
 )
 def test_a_host_whose_model_cannot_be_served_is_refused_before_anything_is_done(

@@ -132,9 +132,16 @@ def check_fit(values: Mapping[str, Any]) -> list[Problem]:
     """Why a host's model cannot be served by the hardware that its preset names; values with their defaults."""
     if values.get("model_source") is None:
         return []
-    if values.get("hardware_gpus") and values.get("vllm_build") == "cpu":
-        message = f"the preset's engine needs {values['hardware_gpus']}, and role `vllm` has no build for GPUs yet"
-        return [Problem(message, "preset `cpu` serves a model on the processor")]
+    gpus, build = values.get("hardware_gpus"), values.get("vllm_build")
+    if gpus and build == "cpu":
+        message = f"`vllm_build` is cpu, which uses no GPU, and the preset is made for {gpus}"
+        return [Problem(message, "leave `vllm_build` out, or take preset `cpu`, which serves a model on the processor")]
+    if not gpus and build == "cuda":
+        message = f"`vllm_build` is {build}, which needs GPUs, and `hardware_gpus` says none"
+        return [Problem(message, "set `hardware_gpus`, or `vllm_build: cpu` for the processor, as preset `cpu` does")]
+    if values.get("hardware_nodes", 1) > 1:
+        message = f"`hardware_nodes` is {values['hardware_nodes']}, and role `vllm` serves a model on one host, so far"
+        return [Problem(message, "take a preset for one host")]
     return [Problem(refusal.reason, refusal.instead) for refusal in plan_values(values).refusals]
 
 

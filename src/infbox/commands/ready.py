@@ -8,6 +8,7 @@ from typing import Any
 
 from infbox.engine_probe import Ask, RefusedError, ask_over, explanation, generate_over
 from infbox.errors import NotReadyError
+from infbox.gpus import machine_facts
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.0
@@ -18,18 +19,29 @@ UNITS = {"engine": "infbox-vllm", "gateway": "infbox-gateway"}
 def register(commands: Any) -> None:
     """Add `ready` to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser("ready", help="wait until a service works")
-    parser.add_argument(
-        "service", choices=sorted(UNITS), help="engine: it generates a token; gateway: GET /ready is 200"
-    )
-    parser.add_argument("--socket", metavar="FILE", required=True, help="the unix socket that the service listens on")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, required=True, help="how long to wait in all")
-    parser.add_argument("--pid", type=int, help="the service's process: its end ends the waiting")
-    parser.add_argument("--model", metavar="NAME", help="engine: the model to ask (default: the first it serves)")
+    services = parser.add_subparsers(dest="service", metavar="SERVICE", required=True)
+    engine = services.add_parser("engine", help="until it generates a token")
+    gateway = services.add_parser("gateway", help="until GET /ready is 200")
+    for each in (engine, gateway):
+        each.add_argument("--socket", metavar="FILE", required=True, help="the unix socket that it listens on")
+        each.add_argument("--pid", type=int, help="the service's process: its end ends the waiting")
+    engine.add_argument("--model", metavar="NAME", help="the model to ask (default: the first it serves)")
+    gpus = services.add_parser("gpus", help="until NVIDIA's driver shows every GPU that the machine has")
+    for each in (engine, gateway, gpus):
+        each.add_argument("--timeout", metavar="SECONDS", type=float, required=True, help="how long to wait in all")
+    gateway.set_defaults(model=None)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Wait for the service that was asked for."""
+    """Wait for what was asked for."""
+    if options.service == "gpus":
+        wait_until(ask_driver, "the driver", options.timeout, "nvidia-smi; journalctl --dmesg --grep=NVRM")
+    else:
+        _wait_for_service(options)
+
+
+def _wait_for_service(options: argparse.Namespace) -> None:
     socket_path: str = options.socket
     model: str | None = options.model
 
@@ -55,6 +67,22 @@ def run(options: argparse.Namespace) -> None:
     wait_until(
         attempt, f"{options.service} on {socket_path}", options.timeout, f"journalctl -u {UNITS[options.service]} -n 50"
     )
+
+
+def ask_driver(_seconds: float) -> None:
+    """Whether NVIDIA's driver shows every GPU that PCI does.
+
+    Raises:
+        NotReadyError: with what is missing.
+    """
+    facts = machine_facts()
+    shown = sum("memory_mib" in gpu for gpu in facts["gpus"])
+    if not facts["gpus"]:
+        raise NotReadyError("this machine has no NVIDIA GPU")
+    if facts["driver_fault"]:
+        raise NotReadyError(facts["driver_fault"])
+    if shown < len(facts["gpus"]):
+        raise NotReadyError(f"NVIDIA's driver shows {shown} of {len(facts['gpus'])} GPUs")
 
 
 def wait_until(
