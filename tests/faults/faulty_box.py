@@ -70,7 +70,7 @@ class FaultyBox:
     def play(self, *options: str, tags: str = "", skip: str = "vllm,smoke", **variables: object) -> Done:
         """Run the playbook to its end."""
         command = self.command(*options, tags=tags, skip=skip, **variables)
-        return subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=900)
 
     def play_until(self, pattern: str, *, tags: str, **variables: object) -> None:
         """Run the playbook, and kill it and all its children when a line of its output matches."""
