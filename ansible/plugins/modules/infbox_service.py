@@ -10,7 +10,7 @@ hide nothing: see `started_at`.
 
 import os
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -63,7 +63,7 @@ def started_at(state: dict[str, str]) -> float:
         return 0.0
     written = datetime.strptime(state["InactiveExitTimestamp"], "%a %Y-%m-%d %H:%M:%S.%f UTC")
     age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["InactiveExitTimestampMonotonic"]) / 1e6
-    return min(written.replace(tzinfo=UTC).timestamp(), time.time() - age) - TICK_SECONDS
+    return min(written.replace(tzinfo=timezone.utc).timestamp(), time.time() - age) - TICK_SECONDS
 
 
 def changed_at(path: str) -> float:
