@@ -2,6 +2,7 @@
 # Make this machine a box: ./bootstrap.sh [--preset NAME] [-- OPTIONS OF ansible-playbook]
 # It needs root and a Debian or Ubuntu server. Run again, it brings the box up to date, or changes nothing.
 set -eu
+umask 022
 cd "$(dirname "$0")"
 
 preset=
@@ -17,12 +18,13 @@ done
 fail() { printf 'error: %s\n\nhint: %s\n' "$1" "$2" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || fail "bootstrap.sh changes this machine, and that needs root." "sudo ./bootstrap.sh"
-command -v apt-get >/dev/null || fail "this machine has no apt-get: it is neither Debian nor Ubuntu." "install Debian 12 or newer, or Ubuntu 24.04 or newer"
+command -v apt-get >/dev/null || fail "this machine has no apt-get: it is neither Debian nor Ubuntu." "install Debian 12 or newer, or Ubuntu 22.04 or newer"
 [ -d /run/systemd/system ] || fail "this machine was not started by systemd, and a box's services are its units." "on a machine like this, \`make demo\` makes a box in a container"
 
 command -v make >/dev/null || { apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends make >/dev/null; }
 echo "==> setting up Ansible in .venv"
-hosts/setup.sh requirements/operate.txt
+# A Python that this brings is the box's, too: the roles find it there, and its services can read it.
+UV_PYTHON_INSTALL_DIR=/opt/infbox/python hosts/setup.sh requirements/operate.txt
 
 if [ -z "$preset" ]; then
     echo "==> this machine has $(.venv/bin/infbox machine | head -n 1)"

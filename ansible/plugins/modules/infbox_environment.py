@@ -1,16 +1,19 @@
 """Run on the box: make a Python environment hold exactly what a lock file and a list of packages say.
 
 What was installed is written into the environment last, so an installation that was killed is taken up again, and a
-finished one costs the reading of one file.
+finished one costs the reading of one file. It is made with the machine's own Python, or with the one that module
+infbox_python brought; uv itself runs on any.
 """
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.infbox_interpreter import interpreter, version_of  # pyright: ignore
 
 DOCUMENTATION = """
 module: infbox_environment
@@ -66,8 +69,9 @@ def main() -> None:
     )
     path, uv = Path(module.params["path"]), module.params["uv"]
     requirements, packages = Path(module.params["requirements"]), module.params["packages"]
+    made_with = interpreter() if uv else sys.executable
     wanted = {
-        "python": sys.version.split()[0],
+        "python": version_of(made_with),
         "requirements": digest(requirements),
         "packages": {name: digest(Path(name)) if name.startswith("/") else "" for name in packages},
     }
@@ -79,13 +83,14 @@ def main() -> None:
     if installed == wanted or module.check_mode:
         module.exit_json(changed=installed != wanted)
 
+    os.umask(0o022)  # services use it as users of their own
     if installed.get("python") != wanted["python"]:
         shutil.rmtree(path, ignore_errors=True)
     record.unlink(missing_ok=True)
     python = str(path / "bin" / "python")
     if uv:
         environment = {"UV_CONFIG_FILE": module.params["config"], "UV_NO_PROGRESS": "1"}
-        make = [uv, "venv", "--allow-existing", "--python", sys.executable, str(path)]
+        make = [uv, "venv", "--allow-existing", "--python", made_with, str(path)]
         install = [uv, "pip", "install", "--python", python, "--no-deps"]
         steps = [make, [*install, "--require-hashes", "--requirements", str(requirements)]]
         index = ["--index", module.params["index_url"]] if module.params["index_url"] else []
@@ -93,7 +98,7 @@ def main() -> None:
             steps.append([*install, "--no-build-isolation", "--reinstall", *index, *packages])
     else:
         environment = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}
-        make = [sys.executable, "-m", "venv", str(path)]
+        make = [made_with, "-m", "venv", str(path)]
         steps = [make, [python, "-m", "pip", "install", "--require-hashes", "--requirement", str(requirements)]]
     for step in steps:
         code, out, error = module.run_command(step, environ_update=environment)

@@ -45,7 +45,9 @@ options:
     default: 0
     description: Memory for the KV cache of an engine on the processor; 0 if there is none.
 """
-PYTHON = (3, 11)
+# What Ansible's modules run on here. Environments need a newer one, which module infbox_python brings.
+PYTHON = (3, 10)
+OLDEST_SYSTEMS = "use Debian 12, Ubuntu 22.04 or newer"
 OWN_UNIT = "infbox-caddy.service"
 LISTEN = "0A"
 # What the engine takes besides its KV cache, the smallest model's weights among it.
@@ -65,15 +67,15 @@ def system_problems() -> list[str]:
     kinds = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
     name = release.get("PRETTY_NAME", "unknown")
     if not kinds & {"debian", "ubuntu"}:
-        found.append(problem(f"the system is {name}, and the roles know Debian and Ubuntu", "use Debian 12 or newer"))
+        found.append(problem(f"the system is {name}, and the roles know Debian and Ubuntu", OLDEST_SYSTEMS))
     if not Path("/run/systemd/system").is_dir():
         first = Path("/proc/1/comm").read_text().strip()
         hint = "`make demo` makes a host with systemd on this machine"
         found.append(problem(f"the first process is `{first}`, not systemd, so no service can be run", hint))
     if sys.version_info < PYTHON:
         version = ".".join(map(str, sys.version_info[:3]))
-        hint = "use Debian 12, Ubuntu 24.04 or newer, or name another: ansible_python_interpreter=/usr/bin/python3.12"
-        found.append(problem(f"{sys.executable} is Python {version}, and infbox needs 3.11 or newer", hint))
+        says = f"{sys.executable} is Python {version}, and the roles need 3.10 or newer"
+        found.append(problem(says, OLDEST_SYSTEMS))
     return found
 
 
