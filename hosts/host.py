@@ -37,6 +37,11 @@ IN_HOST = (
     "systemd,systemd-sysv,dbus,libpam-systemd,libnss-systemd,python3,python3-apt,openssh-server,sudo,"
     "iproute2,ca-certificates,procps,kmod,udev,gpg"
 )
+# Hosts of Ubuntu can be made on Debian, too. The file is the key that signs its archive,
+# F6EC B376 2474 EDA9 D21B 7022 8719 20D1 991B C93C, as Debian's package ubuntu-archive-keyring has it.
+UBUNTU_SUITES = ("jammy", "noble")
+UBUNTU_ARCHIVE = "http://archive.ubuntu.com/ubuntu"
+UBUNTU_KEY = HERE / "ubuntu-archive.asc"
 HOST_OPTIONS = [
     "--systemd=always",
     "--cgroupns=private",
@@ -135,9 +140,8 @@ def prepare_machine() -> None:
     os.environ.update(CONTAINERS_CONF=f"{STATE}/containers.conf", CONTAINERS_STORAGE_CONF=f"{STATE}/storage.conf")
 
 
-def mirrors(suite: str, sources: Path) -> None:
-    """Write an apt source for `suite` from the mirrors that this machine itself uses."""
-    release = os_release()
+def own_mirrors(release: dict[str, str]) -> dict[str, str]:
+    """The archives that this machine itself uses, by pocket: the release's own is the empty string."""
     targets = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages",
                   capture=True)  # fmt: skip
     own = release.get("VERSION_CODENAME", "")
@@ -150,7 +154,16 @@ def mirrors(suite: str, sources: Path) -> None:
         raise HostError(
             f"apt has no source for this machine's own release {own!r}.\n\nhint: run `apt-get update` first"
         )
-    components = "main universe" if release.get("ID") == "ubuntu" else "main"
+    return found
+
+
+def mirrors(suite: str, sources: Path) -> None:
+    """Write an apt source for `suite`, from this machine's own mirrors where they have it."""
+    release = os_release()
+    ubuntu, foreign = suite in UBUNTU_SUITES, release.get("ID") != "ubuntu"
+    archives = dict.fromkeys(("", "-updates", "-security"), UBUNTU_ARCHIVE)
+    found = archives if ubuntu and foreign else own_mirrors(release)
+    components = "main universe" if ubuntu or not foreign else "main"
     sources.write_text("".join(f"deb {uri} {suite}{pocket} {components}\n" for pocket, uri in found.items()))
 
 
@@ -170,6 +183,7 @@ def image(suite: str) -> str:
         mirrors(suite, work / "sources.list")
         run(
             "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={IN_HOST}",
+            *([f"--keyring={UBUNTU_KEY}"] if suite in UBUNTU_SUITES else []),
             "--aptopt=Acquire::Languages none", "--dpkgopt=force-unsafe-io",
             "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
             "--customize-hook=rm -f $1/etc/ssh/ssh_host_*; : >$1/etc/machine-id",
