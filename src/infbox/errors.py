@@ -7,6 +7,7 @@ The tree::
     ├── StackError         a Pulumi stack's configuration cannot be used
     ├── ModelError         a model cannot be fetched, or what was fetched is not a model
     ├── KeyStoreError      the store of API keys cannot be read or changed
+    ├── DriverError        a GPU's driver cannot be used, or must not be installed
     ├── StorageError       a disk cannot be used, or must not be formatted
     ├── WorkspaceError     a folder cannot be taken for a workspace, or what is in it cannot be asked for
     └── NotReadyError      a service did not answer as a working one does
@@ -46,6 +47,10 @@ class ModelError(InfboxError):
 
 class KeyStoreError(InfboxError):
     """The store of API keys cannot be read or changed."""
+
+
+class DriverError(InfboxError):
+    """A GPU's driver cannot be used, or must not be installed."""
 
 
 class StorageError(InfboxError):
