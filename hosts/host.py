@@ -241,7 +241,7 @@ def up(name: str, suite: str, folder: Path, devices: Sequence[str] = ()) -> dict
         prepare_machine()
         if not exists(name):
             create(name, suite, shared, devices)
-        elif podman("inspect", "--format", "{{.State.Running}}", name) != "true":
+        elif not is_running(name):
             podman("start", name)
     key, known = folder / "id_ed25519", folder / "known_hosts"
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,6 +254,18 @@ def up(name: str, suite: str, folder: Path, devices: Sequence[str] = ()) -> dict
     wait_for_ssh(address, known)
     return {"name": name, "address": address, "user": "root", "port": 22, "identity_file": str(key),
             "known_hosts": str(known), "package_folders": shared}  # fmt: skip
+
+
+def switch_on(name: str, address: str) -> None:
+    """Start a host that has gone down, with the address that it had; a machine of its own does that by itself."""
+    podman("network", "disconnect", name, name)
+    podman("network", "connect", f"--ip={address}", name, name)
+    podman("start", name)
+
+
+def is_running(name: str) -> bool:
+    """Whether a host is up, or coming up."""
+    return podman("inspect", "--format", "{{.State.Running}}", name) == "true"
 
 
 def ssh_command(facts: dict[str, object]) -> list[str]:

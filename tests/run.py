@@ -82,6 +82,11 @@ def light() -> None:
     run("molecule", "test", "--scenario-name", "trixie")
 
 
+def gpu() -> None:
+    """NVIDIA's driver, on a host with stand-ins for GPUs and for NVIDIA's packages."""
+    run("molecule", "test", "--scenario-name", "gpu")
+
+
 def box() -> None:
     """Roles on a bare host: a whole box."""
     run("molecule", "test", "--scenario-name", "default")
@@ -124,6 +129,7 @@ STAGES = {
     "faults": Stage(faults, hosts=True),
     "storage": Stage(storage, hosts=True, loop_devices=True),
     "light": Stage(light, hosts=True),
+    "gpu": Stage(gpu, hosts=True),
     "box": Stage(box, hosts=True, engine=True),
     "demo": Stage(demo, hosts=True, engine=True),
     "bootstrap": Stage(bootstrap, hosts=True, engine=True),

@@ -22,10 +22,8 @@ def switch_on(box: LiveBox):
     def start() -> None:
         if not container:
             return
-        until(lambda: host.podman("inspect", "--format", "{{.State.Running}}", name) == "false", 60, "the host is down")
-        host.podman("network", "disconnect", name, name)
-        host.podman("network", "connect", f"--ip={box.host}", name, name)
-        host.podman("start", name)
+        until(lambda: not host.is_running(name), 60, "the host is down")
+        host.switch_on(name, box.host)
         # Where cgroups are of both versions, systemd in a container started again removes what podman enters it by.
         for entry in Path("/sys/fs/cgroup/pids").rglob(f"libpod-{container}"):
             again = Path("/sys/fs/cgroup/systemd") / entry.relative_to("/sys/fs/cgroup/pids")
