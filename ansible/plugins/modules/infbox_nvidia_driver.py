@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -52,6 +51,17 @@ def text_of(path: Path) -> str:
         return ""
 
 
+def run(module: AnsibleModule, *command: str) -> tuple[int, str, str]:
+    """A program's status, output and errors; also of one in /usr/sbin, which is not on every root's path."""
+    program = module.get_bin_path(command[0])
+    return module.run_command([program, *command[1:]]) if program else (127, "", f"there is no {command[0]}")
+
+
+def said(module: AnsibleModule, *command: str) -> str:
+    """What a program prints."""
+    return run(module, *command)[1].strip()
+
+
 def read_record() -> dict:
     """What the role did here; nothing, where it did nothing or cannot say."""
     try:
@@ -75,9 +85,8 @@ def signed_by(text: str, uri: str) -> str:
 def apt_sources(module: AnsibleModule) -> list[dict]:
     """Where apt takes packages from."""
     form = "$(REPO_URI)|$(RELEASE)|$(CODENAME)|$(COMPONENT)|$(SOURCESENTRY)"
-    out = module.run_command(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])[1]
     found = []
-    for line in out.splitlines():
+    for line in said(module, "apt-get", "indextargets", "--format", form, "Created-By: Packages").splitlines():
         uri, release, codename, component, entry = line.split("|")
         key = signed_by(text_of(Path(entry.rpartition(":")[0])), uri)
         found.append({"uri": uri, "release": release, "codename": codename, "component": component, "signed_by": key})
@@ -86,7 +95,7 @@ def apt_sources(module: AnsibleModule) -> list[dict]:
 
 def installed_packages(module: AnsibleModule) -> dict[str, str]:
     """The packages that matter here and are installed, with their versions."""
-    out = module.run_command(["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Package}|${Version}\n"])[1]
+    out = said(module, "dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Package}|${Version}\n")
     rows = [line.split("|") for line in out.splitlines()]
     matters = re.compile(r"nvidia|^libcuda|^linux-(image|headers)-")
     return {name: version for state, name, version in rows if state.startswith("ii") and matters.search(name)}
@@ -99,9 +108,6 @@ def facts(module: AnsibleModule) -> dict:
     variable = b""
     with contextlib.suppress(OSError):
         variable = SECURE_BOOT.read_bytes()
-    services = {}
-    for name in module.params["services"]:
-        services[name] = module.run_command(["systemctl", "is-active", name])[1].strip()
     return {
         "machine": machine_facts(),
         "os": {
@@ -109,14 +115,14 @@ def facts(module: AnsibleModule) -> dict:
             "version_id": release.get("VERSION_ID", "").strip('"'),
             "codename": release.get("VERSION_CODENAME", "").strip('"'),
         },
-        "architecture": module.run_command(["dpkg", "--print-architecture"])[1].strip(),
+        "architecture": said(module, "dpkg", "--print-architecture"),
         "kernel": kernel,
         "headers": Path(f"/lib/modules/{kernel}/build").exists(),
         "loaded": text_of(LOADED),
-        "on_disk": module.run_command(["modinfo", "--field", "version", "nvidia"])[1].strip(),
-        "smi": shutil.which("nvidia-smi") or "",
+        "on_disk": said(module, "modinfo", "--field", "version", "nvidia"),
+        "smi": module.get_bin_path("nvidia-smi") or "",
         "installed": installed_packages(module),
-        "services": services,
+        "services": {name: said(module, "systemctl", "is-active", name) for name in module.params["services"]},
         "record": read_record(),
         "sources": apt_sources(module),
         "secure_boot": variable[-1:] == b"\x01",
@@ -126,8 +132,7 @@ def facts(module: AnsibleModule) -> dict:
 def index(module: AnsibleModule) -> dict[str, list]:
     """The versions of packages that apt knows, each with the address of its repository."""
     found: dict[str, list] = {name: [] for name in module.params["names"]}
-    out = module.run_command(["apt-cache", "madison", *module.params["names"]])[1]
-    for line in out.splitlines():
+    for line in said(module, "apt-cache", "madison", *module.params["names"]).splitlines():
         name, version, source = (part.strip() for part in line.split("|", 2))
         if source.endswith("Packages"):
             found.setdefault(name, []).append([version, source.split()[0]])
@@ -154,7 +159,9 @@ def initramfs(module: AnsibleModule) -> bool:
     except OSError:
         return False  # there is none
     if older and not module.check_mode:
-        module.run_command(["update-initramfs", "-u", "-k", "all"], check_rc=True)
+        code, out, error = run(module, "update-initramfs", "-u", "-k", "all")
+        if code:
+            module.fail_json(msg=f"update-initramfs ended with status {code}: {(error or out).strip()[-2000:]}")
     return older
 
 
@@ -162,18 +169,18 @@ def load(module: AnsibleModule) -> tuple[bool, str]:
     """Load the driver and start its services: whether that did anything, and why the driver cannot be loaded."""
     changed = False
     if not LOADED.exists():
-        code, out, error = module.run_command(["modprobe", "--all", *MODULES])
-        if code and shutil.which("dkms"):
-            # Packages that came before the headers of this kernel have built nothing for it.
-            module.run_command(["dkms", "autoinstall", "-k", os.uname().release])
-            code, out, error = module.run_command(["modprobe", "--all", *MODULES])
+        loads = ("modprobe", "--all", *MODULES)
+        code, out, error = run(module, *loads)
+        if code and not run(module, "dkms", "autoinstall", "-k", os.uname().release)[0]:
+            # Packages that came before the headers of this kernel had built nothing for it.
+            code, out, error = run(module, *loads)
         if code:
             return False, (error or out).strip()
         changed = True
     for name in module.params["services"]:
-        if module.run_command(["systemctl", "is-active", "--quiet", name])[0]:
-            module.run_command(["systemctl", "reset-failed", name])
-            module.run_command(["systemctl", "start", name])
+        if run(module, "systemctl", "is-active", "--quiet", name)[0]:
+            run(module, "systemctl", "reset-failed", name)
+            run(module, "systemctl", "start", name)
             changed = True
     return changed, ""
 
