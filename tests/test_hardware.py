@@ -72,8 +72,9 @@ def test_gpus_are_found_on_pci_without_their_audio_and_without_others(machine: M
 
 
 def test_without_pci_there_is_no_gpu(tmp_path: Path) -> None:
-    found = gpus.machine_facts(tmp_path / "none", meminfo=tmp_path / "none")
-    assert found == {"ram_gib": 0.0, "gpus": [], "nvswitches": 0, "driver_fault": ""}
+    none = tmp_path / "none"
+    found = gpus.machine_facts(none, meminfo=none, shared=none)
+    assert found == {"ram_gib": 0.0, "shared_memory_gib": 0.0, "gpus": [], "nvswitches": 0, "driver_fault": ""}
 
 
 def test_the_driver_is_asked_where_it_is(machine: Machine) -> None:

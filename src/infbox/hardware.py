@@ -1,4 +1,4 @@
-"""Whether a machine is one for its preset: the GPUs and the RAM that it has, through the planner."""
+"""Whether a machine is one for its preset: the GPUs and the RAM that it has, through the planner, and their health."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 
 from infbox.catalogue.gpus import Gpus, gpus_by_pci, parse_gpus
 from infbox.errors import InfboxError
+from infbox.gpus import SHARED_MEMORY, gpu_faults
 from infbox.planner import plan_values, role_defaults
 from infbox.preset import load_hierarchy, load_preset
 from infbox.variables import Problem
@@ -20,6 +21,8 @@ MEMORY_TOLERANCE = 0.1
 CONTEXT_STEP = 1024
 # So many presets that would fit are named.
 TOLD = 3
+# Workers of one engine talk to each other in shared memory: 1 GiB is what NCCL's documentation has containers given.
+SHARED_MEMORY_GIB = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,21 @@ def _longest(values: Mapping[str, Any], there: Gpus) -> int:
 def judge(root: Path, preset: str, values: Mapping[str, Any], facts: Mapping[str, Any]) -> Judgement:
     """Compare a machine with a host's merged variables."""
     wanted, found, notes = values.get("hardware_gpus") or "", found_gpus(facts), list[str]()
-    if facts["driver_fault"] and wanted:
-        notes.append(facts["driver_fault"])
+    faulty: list[Problem] = []
+    if wanted:
+        notes += [facts["driver_fault"]] if facts["driver_fault"] else []
+        notes += _between_gpus(facts, found)
+        faulty = _faulty(facts)
+    if not values.get("hardware_refuse_faulty_gpus", True):
+        notes += [f"{problem.message}: {problem.hint}" for problem in faulty]
+        faulty = []
     known = sum(each.count for each in found)
     unchecked = bool(wanted) and len(facts["gpus"]) >= parse_gpus(wanted).count > known
     if unchecked:
         notes.append(f"not checked: this machine has {describe(facts)}, and the preset is made for {wanted}")
     reasons = list(_shortfalls({**values, "hardware_gpus": "" if unchecked else wanted}, facts, _there(values, found)))
     if not reasons:
-        return Judgement(notes=tuple(notes))
+        return Judgement(tuple(faulty), tuple(notes))
     near = set(load_hierarchy(root).chain(preset))
     others = sorted(fitting(root, facts), key=lambda fit: near.isdisjoint(load_hierarchy(root).chain(fit.preset)))
     made_for = f"preset {preset} is made for {wanted or 'the processor'} and {values['hardware_ram_gib']} GiB of RAM"
@@ -114,7 +123,40 @@ def judge(root: Path, preset: str, values: Mapping[str, Any], facts: Mapping[str
         if others
         else "use a machine like the preset's, or a preset for this one: `infbox plan PRESET --gpus NxNAME` checks one"
     )
-    return Judgement((Problem(message, hint),), tuple(notes))
+    return Judgement((Problem(message, hint), *faulty), tuple(notes))
+
+
+def _faulty(facts: Mapping[str, Any]) -> list[Problem]:
+    told = "; `hardware_refuse_faulty_gpus: false` goes on all the same"
+    return [Problem(f"the GPU at {fault['address']}: {fault['what']}", fault["hint"] + told)
+            for fault in gpu_faults(dict(facts))]  # fmt: skip
+
+
+def _between_gpus(facts: Mapping[str, Any], found: tuple[Gpus, ...]) -> Iterator[str]:
+    """What makes GPUs slow or stuck that work together, by NCCL's documentation ("Troubleshooting"): without NVLink
+    they write to each other over PCIe, which an IOMMU or a bridge may send by way of the processor."""
+    if len(facts["gpus"]) < 2:
+        return
+    shared = facts.get("shared_memory_gib", 0.0)
+    if 0 < shared < SHARED_MEMORY_GIB:
+        yield (
+            f"{SHARED_MEMORY} has {shared:.2f} GiB, and engines of several GPUs want {SHARED_MEMORY_GIB:g} or more: "
+            f"`mount -o remount,size=50% {SHARED_MEMORY}`, and the same in /etc/fstab"
+        )
+    if all(each.gpu.link.startswith("NVLink ") and each.gpu.link != "NVLink bridge" for each in found):
+        return
+    on = [gpu["address"] for gpu in facts["gpus"] if gpu.get("iommu", "").startswith("DMA")]
+    through = sorted({bridge for gpu in facts["gpus"] for bridge in gpu.get("redirected_by", ())})
+    if on:
+        yield (
+            f"the IOMMU translates what the GPUs at {', '.join(on)} write, which makes several of them slow together, "
+            "or stuck: unless virtual machines need it, boot with `iommu=pt`, or turn it off in the firmware"
+        )
+    if through:
+        yield (
+            f"PCIe bridges ({', '.join(through)}) send what GPUs write to each other by way of the processor, which is "
+            "slower: unless virtual machines need it, turn ACS off in the firmware"
+        )
 
 
 def _there(values: Mapping[str, Any], found: tuple[Gpus, ...]) -> Gpus | None:
