@@ -20,6 +20,7 @@ COMMANDS = {
     "key": "make, list and remove API keys",
     "index": "say what of a workspace models know, and why not the rest",
     "kv": "say what of the engines' KV cache is kept in RAM and on disk",
+    "gpu": "say whether the GPUs are healthy, and watch over them",
     "box": "start, stop and look at this box's services",
     "ready": "wait until a service works",
     "storage": "format, mount and grow the box's disks",

@@ -9,6 +9,8 @@ from typing import Any
 
 from infbox.engine_probe import Ask, ask_over, explanation
 from infbox.errors import InfboxError, NotReadyError
+from infbox.gpu_health import state as gpu_state
+from infbox.idle import boottime
 
 GATEWAY_SOCKET = "/run/infbox-gateway/gateway.sock"
 ANSWER_SECONDS = 10.0
@@ -55,6 +57,9 @@ def _status(_: argparse.Namespace) -> int:
             print(_line(unit))
         elif unit.get("Id") not in STAYING:
             print(f"{_names([unit['Id']]):<16}stopped")
+    if gpus := gpu_state.read():
+        for line in gpu_state.describe(gpus, boottime()):
+            print(f"{'GPUs':<16}{line}")
     try:
         answer = ask_over(GATEWAY_SOCKET, Ask("GET", "/ready"), ANSWER_SECONDS)
         why = "" if answer.status == 200 else explanation(answer)
