@@ -106,7 +106,8 @@ def _memory(found: Budget, setup: Setup) -> Iterator[str]:
         yield _row("the engine's share", _gib(found.share), share)
     else:
         yield _row("RAM", _gib(found.total))
-    yield _row("- weights", _gib(found.weights))
+    beside = f"and {_gib(found.offloaded)} in RAM (`vllm_cpu_offload_gb`)" if found.offloaded else ""
+    yield _row("- weights", _gib(found.weights), beside)
     working = found.activations + found.graphs + found.outside
     yield _row(
         "- to compute with", _gib(working), "activations, CUDA graphs, libraries" if setup.gpus else "the engine"

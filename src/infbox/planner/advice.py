@@ -82,6 +82,8 @@ def _direct(setup: Setup, fault: Fault) -> str:
             native = setup.architecture.context
             lower = f"write `vllm_max_model_len: {native}`"
             return f"{lower}, or add these lines:\n{yarn_lines(setup)}" if _stretched(setup) else lower
+        case "offload":
+            return "write a smaller `vllm_cpu_offload_gb`, or take more RAM"
         case "kept":
             return f"keep {max(setup.ram_gib // 2, 1)} GiB or less, or take more RAM"
         case _:

@@ -45,6 +45,7 @@ def budget(setup: Setup) -> Budget:
         bytes_16=setup.bytes_16,
         bytes_a_value=setup.kv_bytes,
         block_tokens=setup.block,
+        offload=setup.offload_bytes,
     )
 
 
@@ -209,7 +210,12 @@ def _memory(setup: Setup) -> Iterator[Fault]:
             reason = f"{kinds} for the engine itself{kept} do not fit in `hardware_ram_gib` {setup.ram_gib}"
             yield Fault("weights", reason)
     else:
-        if setup.kept_ram_bytes > setup.ram_gib * GIB:
+        offloaded = found.offloaded * min(setup.gpus.count, setup.parallel.world)
+        if offloaded and offloaded + setup.kept_ram_bytes > setup.ram_gib * GIB:
+            kept = f" and {gib(setup.kept_ram_bytes)} to keep KV" if setup.kept_ram_bytes else ""
+            reason = f"{gib(offloaded)} of weights in RAM (`vllm_cpu_offload_gb` of each GPU){kept} do not fit"
+            yield Fault("offload", f"{reason} in `hardware_ram_gib` {setup.ram_gib}")
+        elif setup.kept_ram_bytes > setup.ram_gib * GIB:
             reason = f"{gib(setup.kept_ram_bytes)} to keep KV (`lmcache_l1_size_gib`, `redis_maxmemory_gib`) do not fit"
             yield Fault("kept", f"{reason} in `hardware_ram_gib` {setup.ram_gib}")
         free = (1 - setup.utilization) * found.total

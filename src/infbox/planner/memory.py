@@ -8,7 +8,7 @@ computed, CUDA graphs and memory outside torch come out of that share; KV blocks
 from dataclasses import dataclass
 
 from infbox.catalogue.config import Architecture
-from infbox.planner.sizes import Parallel, kv_bytes_a_layer, stages, weight_bytes
+from infbox.planner.sizes import Parallel, kv_bytes_a_layer, stages, vocabulary_bytes, weight_bytes
 
 GIB = 2**30
 BLOCK_TOKENS_GPU = 16
@@ -135,7 +135,8 @@ def kv_layout(
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """One GPU's memory, or the RAM of an engine on the CPU, in bytes. `kv` is negative where weights are too large."""
+    """One GPU's memory, or the RAM of an engine on the CPU, in bytes. `kv` is negative where weights are too large;
+    `offloaded` are weights that stay in RAM, and are none of `weights`."""
 
     total: int
     share: int
@@ -144,6 +145,7 @@ class Budget:
     graphs: int
     outside: int
     layout: KvLayout
+    offloaded: int = 0
 
     @property
     def kv(self) -> int:
@@ -165,15 +167,23 @@ def gpu_budget(
     bytes_16: int = 2,
     bytes_a_value: int = 2,
     block_tokens: int = BLOCK_TOKENS_GPU,
+    offload: int = 0,
 ) -> Budget:
-    """The budget of the tightest pipeline stage."""
+    """The budget of the tightest pipeline stage. `offload`: bytes of the layers' weights that each GPU may leave in RAM
+    (`UVAOffloader`); the vocabulary's are none of them."""
     activations = activation_bytes(model, parallel, batch, bytes_16)
     graphs, outside = other_bytes(model, parallel, eager=eager)
+    weights = [weight_bytes(model, parallel, stage, bytes_16=bytes_16) for stage in range(parallel.pipeline)]
+    offloaded = [
+        min(offload, weights[stage] - vocabulary_bytes(model, parallel, stage, bytes_16=bytes_16))
+        for stage in range(parallel.pipeline)
+    ]
     budgets = [
         Budget(
             total=usable,
             share=int(usable * utilization),
-            weights=weight_bytes(model, parallel, stage, bytes_16=bytes_16),
+            weights=weights[stage] - offloaded[stage],
+            offloaded=offloaded[stage],
             activations=activations,
             graphs=graphs,
             outside=outside,

@@ -78,6 +78,7 @@ class Plan:
                 "memory_bytes": found.total,
                 "share_bytes": found.share,
                 "weights_bytes": found.weights,
+                "offloaded_bytes": found.offloaded,
                 "activations_bytes": found.activations,
                 "cuda_graphs_bytes": found.graphs,
                 "outside_torch_bytes": found.outside,
@@ -152,6 +153,10 @@ def _notes(setup: Setup, longest: int) -> list[str]:
             )
         if setup.dtype == "auto" and model.dtype == "bfloat16" and not gpu.has_bf16:
             notes.append(f"{gpu.name} has no bf16; the engine falls back to float16")
+        if offloaded := budget(setup).offloaded:
+            steps = speed.RAM_GB_S * 1e9 / offloaded
+            limit = "" if model.experts else f": {steps:.1f} steps a second at most, each a token of every sequence"
+            notes.append(f"{gib(offloaded)} of each GPU's weights stay in RAM, read over PCIe at every step{limit}")
         if setup.utilization > HIGHEST_SHARE:
             notes.append(f"a share above {HIGHEST_SHARE} leaves little for anything else on the card")
     if not model.latent and parallel.tensor > model.kv_heads:

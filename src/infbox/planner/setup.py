@@ -31,6 +31,7 @@ SETTINGS: dict[str, tuple[str, Any]] = {
     "max_model_len": ("vllm_max_model_len", 8192),
     "enforce_eager": ("vllm_enforce_eager", False),
     "tool_call_parser": ("vllm_tool_call_parser", ""),
+    "cpu_offload_gb": ("vllm_cpu_offload_gb", 0),
 }
 
 
@@ -48,6 +49,7 @@ class Setup:
     kv_dtype: str = "auto"
     context: int = 8192
     eager: bool = False
+    offload_gib: float = 0.0  # weights of each GPU that stay in RAM
     sequences: int = 0  # 0: vLLM's default
     batch_tokens: int = 0
     block_tokens: int = 0
@@ -87,6 +89,11 @@ class Setup:
     def kept_ram_bytes(self) -> int:
         """RAM that keeping KV takes, with what the daemon needs itself."""
         return int((self.kept_ram_gib + KV_DAEMON_GIB) * GIB) if self.kept_ram_gib else 0
+
+    @property
+    def offload_bytes(self) -> int:
+        """Bytes of weights that each GPU may leave in RAM."""
+        return int(self.offload_gib * GIB)
 
     @property
     def block(self) -> int:
@@ -132,6 +139,7 @@ def read_setup(values: Mapping[str, Any], model: Model) -> Setup:
         kv_dtype=reader.text(reader.setting("kv_cache_dtype"), "vllm_kv_cache_dtype"),
         context=reader.setting_count("max_model_len"),
         eager=bool(reader.setting("enforce_eager")),
+        offload_gib=reader.setting_gib("cpu_offload_gb"),
         sequences=reader.count(reader.extra.get("max_num_seqs", 0), "max_num_seqs", least=0),
         batch_tokens=reader.count(reader.extra.get("max_num_batched_tokens", 0), "max_num_batched_tokens", least=0),
         block_tokens=reader.count(reader.extra.get("block_size", 0), "block_size", least=0),
@@ -182,7 +190,12 @@ class _Reader:
 
     def gib(self, name: str) -> float:
         """A size that is 0 where there is none."""
-        value: object = self.values.get(name, 0)
+        return self._gib(self.values.get(name, 0), name)
+
+    def setting_gib(self, name: str) -> float:
+        return self._gib(self.setting(name), name if name in self.extra else SETTINGS[name][0])
+
+    def _gib(self, value: object, name: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**20:
             raise PresetError(f"`{name}` is {str(value)[:60]!r}", "write GiB, as in 16 or 0.5; 0 for none")
         return float(value)

@@ -115,10 +115,15 @@ def weight_bytes(
         if model.latent and not as_file:
             latent = model.latent
             total += latent.kv_rank * model.heads / parallel.tensor * (latent.nope_dim + latent.v_dim) * bytes_16
+    return round(total) + vocabulary_bytes(model, parallel, stage, bytes_16=bytes_16)
+
+
+def vocabulary_bytes(model: Architecture, parallel: Parallel, stage: int, *, bytes_16: int = 2) -> int:
+    """Of a pipeline stage's weights on one GPU, those of the vocabulary: before its layers and behind them."""
     ends = int(stage == 0) + int(stage == parallel.pipeline - 1)
     if model.tied:
         ends = min(ends, 1)
-    return round(total + ends * vocabulary_parameters(model, parallel.tensor) * bytes_16)
+    return round(ends * vocabulary_parameters(model, parallel.tensor) * bytes_16)
 
 
 def _kinds(model: Architecture) -> tuple[int, int]:
