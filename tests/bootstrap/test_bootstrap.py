@@ -64,3 +64,23 @@ def test_its_services_are_looked_at_without_ansible(server: Server) -> None:
     assert "vllm            running, for " in told.stdout
     assert "answers         yes\n" in told.stdout
     assert "vllm" in server.run("timeout", "5", "make", "logs").stdout
+
+
+def test_on_a_gpu_it_takes_the_preset_that_fits_and_says_what_stands_in_the_way(server: Server) -> None:
+    """The GPU is a folder in place of the kernel's, so what comes of it is refused where the real one is asked."""
+    stand_in = (
+        "gpu=/root/pci/0000:01:00.0; mkdir -p $gpu; cd $gpu; echo 0x10de >vendor; echo 0x030200 >class;"
+        " echo 0x26b9 >device; mount --bind /root/pci /sys/bus/pci/devices;"
+        " sed 's/^MemTotal:.*/MemTotal: 67108864 kB/' /proc/meminfo >/root/meminfo;"
+        " mount --bind /root/meminfo /proc/meminfo"
+    )
+    assert server.run("sh", "-c", stand_in).returncode == 0
+    nowhere = ["--extra-vars", "nvidia_driver_repository_url=file:///nowhere"]
+    try:
+        done = server.run("./bootstrap.sh", "--", *server.options, *nowhere, "--tags", "hardware,nvidia_driver")
+    finally:
+        server.run("umount", "/proc/meminfo", "/sys/bus/pci/devices")
+    assert done.returncode == 2, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "==> this machine has 1xL40S, no driver, 64 GiB of RAM\n==> preset dev32\n" in done.stdout
+    assert "NVIDIA's repository file:///nowhere/" in done.stdout
+    assert "hint: mend the network; or name a mirror with `nvidia_driver_repository_url`" in done.stdout
