@@ -41,8 +41,9 @@ def test_a_clock_that_was_set_hides_no_change(
     assert started(module, monkeypatch, 1_700_000_000.0, 500.0, now) == pytest.approx(said, abs=0.02)
 
 
-def test_a_unit_that_never_started_is_older_than_everything(module: ModuleType) -> None:
-    assert module.started_at({"InactiveExitTimestamp": "", "InactiveExitTimestampMonotonic": "0"}) == 0
+@pytest.mark.parametrize("never", ["", "n/a"])
+def test_a_unit_that_never_started_is_older_than_everything(module: ModuleType, never: str) -> None:
+    assert module.started_at({"InactiveExitTimestamp": never, "InactiveExitTimestampMonotonic": "0"}) == 0
 
 
 def test_a_file_that_changed_in_the_second_of_the_start(converged: FaultyBox) -> None:

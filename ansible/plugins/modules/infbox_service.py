@@ -59,7 +59,7 @@ def started_at(state: dict[str, str]) -> float:
     By the clock of then, or by counting back from the clock of now, whichever is earlier: they differ where the clock
     was set meanwhile, and the earlier one may cost a restart too many, but never one too few.
     """
-    if not state["InactiveExitTimestamp"]:
+    if state["InactiveExitTimestamp"] in ("", "n/a"):  # the latter by systemd 249
         return 0.0
     written = datetime.strptime(state["InactiveExitTimestamp"], "%a %Y-%m-%d %H:%M:%S.%f UTC")
     age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["InactiveExitTimestampMonotonic"]) / 1e6
