@@ -34,7 +34,7 @@ CA_FOLDER = Path("/usr/local/share/ca-certificates")
 NEEDED = ["podman", "netavark", "aardvark-dns", "iptables", "mmdebstrap", "openssh-client", "ca-certificates"]
 # What a server has after an ordinary installation, and no more: the roles bring the rest.
 IN_HOST = (
-    "systemd,systemd-sysv,dbus,libpam-systemd,libnss-systemd,python3,python3-apt,openssh-server,sudo,"
+    "apt,systemd,systemd-sysv,dbus,libpam-systemd,libnss-systemd,python3,python3-apt,openssh-server,sudo,"
     "iproute2,ca-certificates,procps,kmod,udev,gpg"
 )
 # Hosts of Ubuntu can be made on Debian, too. The file is the key that signs its archive,
