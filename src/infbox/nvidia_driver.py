@@ -120,7 +120,7 @@ def judge(facts: Facts, wish: Wish) -> Course:
         return _leave(facts, wish)
     _check_wish(wish, [gpu["device"] for gpu in gpus])
     asks = not is_complete(facts, wish)
-    notes = [*_secure_boot(facts), *_fabric(facts)] if asks else []
+    notes = [*secure_boot(facts), *_fabric(facts)] if asks else []
     return Course(MANAGE, "", asks, repository(facts, wish), tuple(notes))
 
 
@@ -238,7 +238,8 @@ def contrib(facts: Facts) -> str:
     return "\n".join(["Types: deb", *lines, *signed, ""])
 
 
-def _secure_boot(facts: Facts) -> list[str]:
+def secure_boot(facts: Facts) -> list[str]:
+    """What a person has to do where the firmware decides which modules are loaded."""
     if not facts["secure_boot"]:
         return []
     key = SIGNING_KEYS[facts["os"]["id"]]

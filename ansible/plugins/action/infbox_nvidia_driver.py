@@ -21,6 +21,7 @@ from infbox.nvidia_driver import (
     reboot_reason,
     recorded,
     repository,
+    secure_boot,
     target_of,
 )
 from infbox.nvidia_packages import names_to_look_up, plan
@@ -96,11 +97,14 @@ class ActionModule(ActionBase):
         may = self._task.args.get("may_reboot") and self._connection.transport != "local"
         if reason and not may:
             because = self._task.args.get("because")
+            hint = (
+                f"`{REBOOT}` when it suits, then run the same command again; with `nvidia_driver_allow_reboot: true` "
+                "the playbook does that itself, from another machine"
+            )
             raise DriverError(
                 f"{because + '; ' if because else ''}driver {target.version} is installed, and takes effect with the "
                 f"next boot: {reason}",
-                f"`{REBOOT}` when it suits, then run the same command again; with `nvidia_driver_allow_reboot: true` "
-                "the playbook does that itself, from another machine",
+                "\n".join([*secure_boot(facts), hint]),
             )
         return {"changed": changed, "reboot": reason}
 
