@@ -1,7 +1,8 @@
 """The watch over GPUs, on a host without one: errors are written into its journal, and the engine is a stand-in.
 
 What is real: the unit and its sandbox, the journal, control groups, and who may restart what. A container's journal has
-no kernel's log, so the watch is told to follow what programs say.
+no kernel's log, and units in it see the machine's boot id in place of its own, so the watch is told to follow what
+programs say.
 """
 
 import json
@@ -59,14 +60,16 @@ def xid(box: FaultyBox, number: int, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def watched(converged: FaultyBox) -> Iterator[FaultyBox]:
-    assert changed(converged.play(**WANTED)) > 0
-    write(converged, "/opt/infbox/failing.py", ENGINE)
-    write(converged, "/etc/systemd/system/infbox-vllm.service", UNIT)
-    converged.run("systemctl daemon-reload && systemctl start infbox-vllm")
-    yield converged
-    converged.run("systemctl stop infbox-vllm; rm -f /opt/infbox/failing.py /etc/systemd/system/infbox-vllm.service")
-    converged.run("systemctl daemon-reload")
+def watched(box: FaultyBox) -> Iterator[FaultyBox]:
+    """The host with what the watch needs, and the stand-in."""
+    assert changed(box.play(tags="base,infbox")) >= 0
+    assert changed(box.play(**WANTED)) > 0
+    write(box, "/opt/infbox/failing.py", ENGINE)
+    write(box, "/etc/systemd/system/infbox-vllm.service", UNIT)
+    box.run("systemctl daemon-reload && systemctl start infbox-vllm")
+    yield box
+    box.run("systemctl stop infbox-vllm; rm -f /opt/infbox/failing.py /etc/systemd/system/infbox-vllm.service")
+    box.run("systemctl daemon-reload")
 
 
 def test_it_is_there_where_gpus_are_and_changes_nothing_twice(watched: FaultyBox) -> None:
@@ -77,7 +80,9 @@ def test_it_is_there_where_gpus_are_and_changes_nothing_twice(watched: FaultyBox
 
 
 def test_errors_are_seen_and_a_hung_engine_is_restarted_without_rights(watched: FaultyBox) -> None:
-    watched.run("echo GPU_HEALTH_TRANSPORT=stdout >>/etc/infbox/gpu-health.env; systemctl restart infbox-gpu-health")
+    watched.run(
+        "echo GPU_HEALTH_JOURNAL=_TRANSPORT=stdout >>/etc/infbox/gpu-health.env; systemctl restart infbox-gpu-health"
+    )
     engine, watch = watched.pid("vllm"), watched.pid("gpu-health")
     capabilities = watched.says(f"grep CapEff /proc/{watch}/status").split()[-1]
     assert int(capabilities, 16) == 0
@@ -118,13 +123,13 @@ def test_a_check_says_what_is_wrong(watched: FaultyBox) -> None:
     assert "this machine has no NVIDIA GPU on PCI" in done.stderr
 
 
-def test_a_number_that_means_nothing_is_named(converged: FaultyBox) -> None:
-    said = message(converged.play(**WANTED, gpu_health_poll_seconds=1))
+def test_a_number_that_means_nothing_is_named(watched: FaultyBox) -> None:
+    said = message(watched.play(**WANTED, gpu_health_poll_seconds=1))
     assert "`gpu_health_poll_seconds` is 1" in said
     assert "hint: set the first to 5 or more" in said
 
 
-def test_without_gpus_it_is_gone(converged: FaultyBox) -> None:
-    assert changed(converged.play(tags="gpu_health")) > 0
-    assert converged.run("systemctl cat infbox-gpu-health", check=False).returncode != 0
-    assert changed(converged.play(tags="gpu_health")) == 0
+def test_without_gpus_it_is_gone(watched: FaultyBox) -> None:
+    assert changed(watched.play(tags="gpu_health")) > 0
+    assert watched.run("systemctl cat infbox-gpu-health", check=False).returncode != 0
+    assert changed(watched.play(tags="gpu_health")) == 0

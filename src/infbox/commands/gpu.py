@@ -83,7 +83,7 @@ def _watch(_: argparse.Namespace) -> int:
     )
     engine = VllmEngine(os.environ.get("GPU_HEALTH_ENGINE_SOCKET", ""))
     driver = Driver(before.get("known", []))
-    log = KernelLog(log_command(os.environ.get("GPU_HEALTH_TRANSPORT", "kernel")))
+    log = KernelLog(log_command(os.environ.get("GPU_HEALTH_JOURNAL", "")))
     due = 0.0
     while True:
         seen = log.take(TURN_SECONDS)

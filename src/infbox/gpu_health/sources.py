@@ -24,14 +24,16 @@ LONGEST_LINE = 64 * 2**10
 MOST_WAITING = 10_000
 # The driver is asked so much less often while it does not answer: each question may leave a program in the kernel.
 PATIENCE = 10
-_FIELDS = ("MESSAGE", "__MONOTONIC_TIMESTAMP")
+# Lines that may tell of an error, before they are parsed: text, or bytes that are not UTF-8.
+_MARKS = (b"NVRM: Xid", b'"MESSAGE":[', b'"MESSAGE" : [')
 
 
-def log_command(transport: str) -> list[str]:
-    """Every Xid of this boot, and those that come, each a JSON object on a line."""
-    return ["journalctl", "--boot", "--follow", "--no-tail", "--output=json",
-            f"--output-fields={','.join(_FIELDS)}", "--grep=NVRM: Xid", "--case-sensitive=yes",
-            f"_TRANSPORT={transport}"]  # fmt: skip
+def log_command(which: str = "") -> list[str]:
+    """The kernel's log of this boot, and what comes, each line a JSON object. `which`: other arguments in place of
+    those that say whose log. Not every journalctl is built with --grep, so errors are picked out here."""
+    fields = "--output-fields=MESSAGE,__MONOTONIC_TIMESTAMP"
+    entries = which.split() or ["--boot", "_TRANSPORT=kernel"]
+    return ["journalctl", "--follow", "--no-tail", "--output=json", fields, *entries]
 
 
 class KernelLog:
@@ -74,7 +76,7 @@ class KernelLog:
 
     def _read(self, log: IO[bytes]) -> None:
         while line := log.readline(LONGEST_LINE):
-            if xid := self._parse(line):
+            if any(mark in line for mark in _MARKS) and (xid := self._parse(line)):
                 self._waiting.put(xid)
         self._waiting.put(None)
 
