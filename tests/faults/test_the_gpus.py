@@ -2,7 +2,7 @@
 
 What is real: the unit and its sandbox, the journal, control groups, and who may restart what. A container's journal has
 no kernel's log, and units in it see the machine's boot id in place of its own, so the watch is told to follow what
-programs say.
+programs say, of any boot (--merge).
 """
 
 import json
@@ -81,7 +81,8 @@ def test_it_is_there_where_gpus_are_and_changes_nothing_twice(watched: FaultyBox
 
 def test_errors_are_seen_and_a_hung_engine_is_restarted_without_rights(watched: FaultyBox) -> None:
     watched.run(
-        "echo GPU_HEALTH_JOURNAL=_TRANSPORT=stdout >>/etc/infbox/gpu-health.env; systemctl restart infbox-gpu-health"
+        "echo GPU_HEALTH_JOURNAL=--merge _TRANSPORT=stdout >>/etc/infbox/gpu-health.env;"
+        " systemctl restart infbox-gpu-health"
     )
     engine, watch = watched.pid("vllm"), watched.pid("gpu-health")
     capabilities = watched.says(f"grep CapEff /proc/{watch}/status").split()[-1]
