@@ -182,7 +182,7 @@ def test_an_engine_that_nobody_reaches_is_not_up_yet(tmp_path: Path) -> None:
 
 def test_an_engine_runs_since_its_first_process_began(tmp_path: Path) -> None:
     group, proc = tmp_path / "unit", tmp_path / "proc"
-    assert VllmEngine("", group, proc).since() is None
+    assert VllmEngine("", [tmp_path / "none", group], proc).since() is None
     (group / "container").mkdir(parents=True)
     (group / "cgroup.procs").write_text("7\n9\n")
     (group / "container" / "cgroup.procs").write_text("8\n10\n")
@@ -191,13 +191,13 @@ def test_an_engine_runs_since_its_first_process_began(tmp_path: Path) -> None:
         (proc / str(pid)).mkdir(parents=True)
         fields = ["S", *["0"] * 18, str(seconds * ticks), "0"]
         (proc / str(pid) / "stat").write_text(f"{pid} (VLLM::Worker) (x) {' '.join(fields)}\n")
-    assert VllmEngine("", group, proc).since() == 20.0
+    assert VllmEngine("", [tmp_path / "none", group], proc).since() == 20.0
     (proc / "8" / "stat").write_text("8 (torn")
-    assert VllmEngine("", group, proc).since() == 30.0
+    assert VllmEngine("", [tmp_path / "none", group], proc).since() == 30.0
 
 
 def test_the_real_proc_is_read(tmp_path: Path) -> None:
     (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    since = VllmEngine("", tmp_path).since()
+    since = VllmEngine("", [tmp_path]).since()
     assert since is not None
     assert 0 < since <= time.clock_gettime(time.CLOCK_BOOTTIME)

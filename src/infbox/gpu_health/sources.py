@@ -16,7 +16,9 @@ from infbox.gpu_health.xid import TO_DO, Action, Xid, parse
 from infbox.gpus import gpu_faults, machine_facts
 from infbox.idle import boottime
 
-CGROUP = Path("/sys/fs/cgroup/system.slice/infbox-vllm.service")
+UNIT = "system.slice/infbox-vllm.service"
+# The second is where systemd keeps processes beside version 1 of control groups.
+CGROUPS = (Path("/sys/fs/cgroup", UNIT), Path("/sys/fs/cgroup/systemd", UNIT))
 PROC = Path("/proc")
 ANSWER_SECONDS = 60.0
 LONGEST_LINE = 64 * 2**10
@@ -125,12 +127,13 @@ def _fault(kind: str, what: str, hint: str, address: str = "") -> dict[str, str]
 class VllmEngine:
     """The engine of unit infbox-vllm, by its control group and its socket."""
 
-    def __init__(self, socket: str, cgroup: Path = CGROUP, proc: Path = PROC) -> None:
-        self._socket, self._cgroup, self._proc = socket, cgroup, proc
+    def __init__(self, socket: str, cgroups: Sequence[Path] = CGROUPS, proc: Path = PROC) -> None:
+        self._socket, self._cgroups, self._proc = socket, cgroups, proc
 
     def since(self) -> float | None:
         """When its first process began, in seconds of CLOCK_BOOTTIME; None if it does not run."""
-        began = [self._began(pid) for file in self._cgroup.rglob("cgroup.procs") for pid in _words(file)]
+        files = [file for cgroup in self._cgroups for file in cgroup.rglob("cgroup.procs")]
+        began = [self._began(pid) for file in files for pid in _words(file)]
         return min((at for at in began if at is not None), default=None)
 
     def answers(self) -> bool | None:
