@@ -99,12 +99,12 @@ def test_errors_are_seen_and_a_hung_engine_is_restarted_without_rights(watched: 
 
 
 def test_it_goes_on_and_leaves_the_new_engine_alone(watched: FaultyBox) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while watched.run("systemctl is-active infbox-gpu-health", check=False).stdout.strip() != "active":
         assert time.monotonic() < end
         time.sleep(0.2)
     engine = watched.pid("vllm")
-    time.sleep(3)
+    time.sleep(5)
     found = status(watched)
     assert found["restarts_total"] == 1
     assert "xid 79 reboot" in kinds(watched)
@@ -114,8 +114,10 @@ def test_it_goes_on_and_leaves_the_new_engine_alone(watched: FaultyBox) -> None:
     assert "GPUs            ALARM: Xid 79 of the GPU at 0000:17:00: the GPU has fallen off the bus" in shown
     assert watched.run("runuser -u nobody -- infbox gpu clear", check=False).returncode == 1
     watched.run("infbox gpu clear")
-    time.sleep(3)
-    assert "xid 79 reboot" not in kinds(watched)
+    end = time.monotonic() + 30
+    while "xid 79 reboot" in kinds(watched):
+        assert time.monotonic() < end
+        time.sleep(0.5)
 
 
 def test_a_check_says_what_is_wrong(watched: FaultyBox) -> None:

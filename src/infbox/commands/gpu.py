@@ -89,13 +89,13 @@ def _watch(_: argparse.Namespace) -> int:
         seen = log.take(TURN_SECONDS)
         for xid in seen:
             watch.see(xid)
-        watch.clear(state.cleared(folder))
+        cleared = watch.clear(state.cleared(folder))
         if polled := boottime() >= due:
             faults, silent = driver.faults()
             watch.see_health(faults, boottime(), silent=silent)
             due = boottime() + poll * (PATIENCE if silent else 1)
         restart = watch.decide(boottime(), engine)
-        if seen or polled or restart:
+        if seen or cleared or polled or restart:
             try:
                 state.write(folder, watch, driver, due)
             except InfboxError as fault:

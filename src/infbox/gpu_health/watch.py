@@ -104,14 +104,15 @@ class Watch:
         for alarm in found.values():
             self._raise(self._polled, alarm)
 
-    def clear(self, now: float) -> None:
-        """A person has seen to what was until now."""
+    def clear(self, now: float) -> bool:
+        """A person has seen to what was until now; whether that is news."""
         if now <= self.cleared:
-            return
+            return False
         self.cleared = now
         self._forget(lambda alarm: alarm.since <= now)
         if self._pending and self._pending.at <= now:
             self._settle()
+        return True
 
     def decide(self, now: float, engine: Engine) -> bool:
         """Whether the engine is to be started anew now."""
