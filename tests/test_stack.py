@@ -193,7 +193,6 @@ def run_up(*words: str) -> subprocess.CompletedProcess[str]:
     [
         ("nope", "there is no preset `nope`"),
         ("a6000x2", "AWS has no machine of the preset `a6000x2` (2xA6000)"),
-        ("dev32", "nothing was made: a box of the preset `dev32` could not be converged"),
     ],
 )
 def test_a_preset_that_cannot_become_a_box_never_meets_pulumi(
@@ -205,6 +204,13 @@ def test_a_preset_that_cannot_become_a_box_never_meets_pulumi(
     assert said in done.stderr, done.stdout + done.stderr
     assert "hint: " in done.stderr
     assert not (tmp_path / "asked").exists()
+
+
+def test_what_ansible_would_refuse_is_refused_before(capfd: pytest.CaptureFixture[str]) -> None:
+    values = {**stack.preset_values("cpu"), "hardware_nodes": 2}  # of which the preset itself knows nothing
+    with pytest.raises(InfboxError, match="nothing was made: a box of the preset `cpu` could not be converged"):
+        stack.validate("cpu", values)
+    assert "`node_rank` of host `cpu-1` is 1" in capfd.readouterr().out
 
 
 def test_without_the_pulumi_command_a_person_learns_where_to_get_it(program: Any) -> None:
