@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from infbox.errors import InfboxError
+from infbox.errors import InfboxError, NotReadyError
 from infbox.gpu_health import sources
 from infbox.gpu_health.sources import Driver, KernelLog, VllmEngine, log_command
 
@@ -178,6 +178,14 @@ def test_an_engine_that_nobody_reaches_is_not_up_yet(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as closed:
         closed.bind(str(tmp_path / "closed"))
     assert VllmEngine(str(tmp_path / "closed")).answers() is None
+
+
+def test_of_an_engine_whose_socket_is_closed_to_the_watch_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise NotReadyError("connect: Permission denied") from PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sources, "generate_over", refuse)
+    assert VllmEngine("").answers() is None
 
 
 def test_an_engine_runs_since_its_first_process_began(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ UNIT = "system.slice/infbox-vllm.service"
 # The second is where systemd keeps processes beside version 1 of control groups.
 CGROUPS = (Path("/sys/fs/cgroup", UNIT), Path("/sys/fs/cgroup/systemd", UNIT))
 PROC = Path("/proc")
+_NOT_UP = (FileNotFoundError, ConnectionRefusedError, PermissionError)
 ANSWER_SECONDS = 60.0
 LONGEST_LINE = 64 * 2**10
 # Errors that were read and not seen yet; the log waits for those that come then.
@@ -137,13 +138,13 @@ class VllmEngine:
         return min((at for at in began if at is not None), default=None)
 
     def answers(self) -> bool | None:
-        """Whether it produces a token; None if nobody listens yet."""
+        """Whether it produces a token; None if nobody listens yet, or not to this user."""
         try:
             generate_over(self._socket, None, ANSWER_SECONDS)
         except RefusedError:
             return True
         except NotReadyError as fault:
-            return None if isinstance(fault.__cause__, FileNotFoundError | ConnectionRefusedError) else False
+            return None if isinstance(fault.__cause__, _NOT_UP) else False
         return True
 
     def _began(self, pid: str) -> float | None:
