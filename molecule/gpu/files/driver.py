@@ -29,10 +29,16 @@ NVIDIA_SMI = """\
 #!/bin/sh
 loaded=$(cat /sys/module/nvidia/version 2>/dev/null) || {{ echo "NVIDIA-SMI has failed: no driver"; exit 9; }}
 [ "$loaded" = {version} ] || {{ echo "Failed to initialize NVML: Driver/library version mismatch"; exit 18; }}
+case "$*" in
+*-x*) form='<gpu id="0000%s"><gpu_recovery_action>None</gpu_recovery_action></gpu>\\n' ;;
+*) form='0000%s, NVIDIA H100 80GB HBM3, 81559, 9.0, {version}\\n' ;;
+esac
+case "$*" in *-x*) echo '<nvidia_smi_log>' ;; esac
 for device in /sys/bus/pci/devices/*; do
     case $(cat "$device/class") in 0x0302*) ;; *) continue ;; esac
-    echo "0000$(basename "$device"), NVIDIA H100 80GB HBM3, 81559, 9.0, {version}"
+    printf "$form" "$(basename "$device")"
 done | tail -n +$(({silent} + 1))
+case "$*" in *-x*) echo '</nvidia_smi_log>' ;; esac
 """
 DAEMON = """\
 #!/bin/sh
