@@ -1,6 +1,6 @@
 """The watch over GPUs, on a host without one: errors are written into its journal, and the engine is a stand-in.
 
-What is real: the unit and its sandbox, the journal, control groups, and who may restart what. A container's journal has
+What is real: the unit and its sandbox, the journal, and who may restart what. A container's journal has
 no kernel's log, and units in it see the machine's boot id in place of its own, so the watch is told to follow what
 programs say, of any boot (--merge).
 """
@@ -31,12 +31,13 @@ class Failing(http.server.BaseHTTPRequestHandler):
         return ''
 path = '/run/infbox-vllm/vllm.sock'
 os.path.exists(path) and os.unlink(path)
-socketserver.UnixStreamServer(path, Failing).serve_forever()
+server = socketserver.UnixStreamServer(path, Failing)
+os.chmod(path, 0o770)
+server.serve_forever()
 """
 UNIT = """[Service]
 User=infbox-vllm
 Group=infbox-vllm
-UMask=0007
 RuntimeDirectory=infbox-vllm
 RuntimeDirectoryMode=0750
 ExecStart=/usr/bin/python3 /opt/infbox/failing.py
@@ -81,8 +82,8 @@ def test_it_is_there_where_gpus_are_and_changes_nothing_twice(watched: FaultyBox
 
 def test_errors_are_seen_and_a_hung_engine_is_restarted_without_rights(watched: FaultyBox) -> None:
     watched.run(
-        "echo GPU_HEALTH_JOURNAL=--merge _TRANSPORT=stdout >>/etc/infbox/gpu-health.env;"
-        " systemctl restart infbox-gpu-health"
+        """echo 'GPU_HEALTH_JOURNAL="--merge _TRANSPORT=stdout"' >>/etc/infbox/gpu-health.env
+        systemctl restart infbox-gpu-health"""
     )
     engine, watch = watched.pid("vllm"), watched.pid("gpu-health")
     capabilities = watched.says(f"grep CapEff /proc/{watch}/status").split()[-1]

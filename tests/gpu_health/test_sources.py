@@ -1,14 +1,13 @@
-"""What the watch rests on: a journalctl of the test's own, /proc and a control group in folders, an engine's socket."""
+"""What the watch rests on: a journalctl and a systemctl of the test's own, an engine's socket."""
 
 import http.server
 import json
-import os
 import socket
 import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from infbox.errors import InfboxError, NotReadyError
 from infbox.gpu_health import sources
 from infbox.gpu_health.sources import Driver, KernelLog, VllmEngine, log_command
+from infbox.idle import UnknownError
 
 ERROR = "NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus."
 
@@ -188,24 +188,28 @@ def test_of_an_engine_whose_socket_is_closed_to_the_watch_nothing_is_known(monke
     assert VllmEngine("").answers() is None
 
 
-def test_an_engine_runs_since_its_first_process_began(tmp_path: Path) -> None:
-    group, proc = tmp_path / "unit", tmp_path / "proc"
-    assert VllmEngine("", [tmp_path / "none", group], proc).since() is None
-    (group / "container").mkdir(parents=True)
-    (group / "cgroup.procs").write_text("7\n9\n")
-    (group / "container" / "cgroup.procs").write_text("8\n10\n")
-    ticks = os.sysconf("SC_CLK_TCK")
-    for pid, seconds in ((7, 30), (8, 20), (9, 40)):
-        (proc / str(pid)).mkdir(parents=True)
-        fields = ["S", *["0"] * 18, str(seconds * ticks), "0"]
-        (proc / str(pid) / "stat").write_text(f"{pid} (VLLM::Worker) (x) {' '.join(fields)}\n")
-    assert VllmEngine("", [tmp_path / "none", group], proc).since() == 20.0
-    (proc / "8" / "stat").write_text("8 (torn")
-    assert VllmEngine("", [tmp_path / "none", group], proc).since() == 30.0
+SHOWN = "ActiveState={}\nExecMainStartTimestampMonotonic={}\n"
 
 
-def test_the_real_proc_is_read(tmp_path: Path) -> None:
-    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
-    since = VllmEngine("", [tmp_path]).since()
-    assert since is not None
-    assert 0 < since <= time.clock_gettime(time.CLOCK_BOOTTIME)
+@pytest.mark.parametrize(
+    ("said", "since"),
+    [
+        (SHOWN.format("active", 20_500_000), 120.5),
+        (SHOWN.format("activating", 20_500_000), 120.5),
+        (SHOWN.format("deactivating", 20_500_000), 120.5),
+        (SHOWN.format("inactive", 0), None),
+        (SHOWN.format("failed", 20_500_000), None),
+        (SHOWN.format("active", "?"), 0.0),
+        ("ActiveState=active\n", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_since_when_an_engine_runs_is_systemds_to_say(said: str, since: float | None) -> None:
+    assert VllmEngine("", lambda words: said, ahead=lambda: 100.0).since() == since
+
+
+def test_a_systemd_that_does_not_say_leaves_the_engine_to_be_asked() -> None:
+    def silent(words: Sequence[str]) -> str:
+        raise UnknownError("`systemctl` does not answer")
+
+    assert VllmEngine("", silent).since() == 0.0

@@ -1,26 +1,22 @@
 """What the watch rests on: the kernel's log, the driver, and the engine. Each runs as a user without rights."""
 
 import json
-import os
 import queue
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import IO, Any, cast
 
 from infbox.engine_probe import RefusedError, generate_over
 from infbox.errors import InfboxError, NotReadyError
 from infbox.gpu_health.xid import TO_DO, Action, Xid, parse
 from infbox.gpus import gpu_faults, machine_facts
-from infbox.idle import boottime
+from infbox.idle import UnknownError, boottime, parse_units, run_program
 
-UNIT = "system.slice/infbox-vllm.service"
-# The second is where systemd keeps processes beside version 1 of control groups.
-CGROUPS = (Path("/sys/fs/cgroup", UNIT), Path("/sys/fs/cgroup/systemd", UNIT))
-PROC = Path("/proc")
+UNIT = "infbox-vllm.service"
 _NOT_UP = (FileNotFoundError, ConnectionRefusedError, PermissionError)
+_SHOWN = ("ActiveState", "ExecMainStartTimestampMonotonic")
 ANSWER_SECONDS = 60.0
 LONGEST_LINE = 64 * 2**10
 # Errors that were read and not seen yet; the log waits for those that come then.
@@ -29,6 +25,11 @@ MOST_WAITING = 10_000
 PATIENCE = 10
 # Lines that may tell of an error, before they are parsed: text, or bytes that are not UTF-8.
 _MARKS = (b"NVRM: Xid", b'"MESSAGE":[', b'"MESSAGE" : [')
+
+
+def ahead_of_monotonic() -> float:
+    """What CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, in which the journal and systemd tell times."""
+    return boottime() - time.monotonic()
 
 
 def log_command(which: str = "") -> list[str]:
@@ -42,9 +43,9 @@ def log_command(which: str = "") -> list[str]:
 class KernelLog:
     """Follows the log from this boot's beginning, in a thread."""
 
-    def __init__(self, command: Sequence[str], ahead: Callable[[], float] | None = None) -> None:
+    def __init__(self, command: Sequence[str], ahead: Callable[[], float] = ahead_of_monotonic) -> None:
         self._waiting: queue.Queue[Xid | None] = queue.Queue(MOST_WAITING)
-        self._ahead = ahead or (lambda: boottime() - time.monotonic())
+        self._ahead = ahead
         try:
             self._program = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
         except OSError as fault:
@@ -126,16 +127,21 @@ def _fault(kind: str, what: str, hint: str, address: str = "") -> dict[str, str]
 
 
 class VllmEngine:
-    """The engine of unit infbox-vllm, by its control group and its socket."""
+    """The engine of unit infbox-vllm, by what systemd says of it and by its socket."""
 
-    def __init__(self, socket: str, cgroups: Sequence[Path] = CGROUPS, proc: Path = PROC) -> None:
-        self._socket, self._cgroups, self._proc = socket, cgroups, proc
+    def __init__(self, socket: str, run: Callable[[Sequence[str]], str] = run_program,
+                 ahead: Callable[[], float] = ahead_of_monotonic) -> None:  # fmt: skip
+        self._socket, self._run, self._ahead = socket, run, ahead
 
     def since(self) -> float | None:
-        """When its first process began, in seconds of CLOCK_BOOTTIME; None if it does not run."""
-        files = [file for cgroup in self._cgroups for file in cgroup.rglob("cgroup.procs")]
-        began = [self._began(pid) for file in files for pid in _words(file)]
-        return min((at for at in began if at is not None), default=None)
+        """When its first process began, in seconds of CLOCK_BOOTTIME; None if it does not run, 0 if systemd does not
+        tell, so that it is asked itself."""
+        try:
+            (told,) = parse_units(self._run(["systemctl", "show", UNIT, f"--property={','.join(_SHOWN)}"]))
+            state, began = (told[name] for name in _SHOWN)
+            return None if state in ("inactive", "failed") else int(began) / 1e6 + self._ahead()
+        except (UnknownError, ValueError, KeyError):
+            return 0.0
 
     def answers(self) -> bool | None:
         """Whether it produces a token; None if nobody listens yet, or not to this user."""
@@ -146,18 +152,3 @@ class VllmEngine:
         except NotReadyError as fault:
             return None if isinstance(fault.__cause__, _NOT_UP) else False
         return True
-
-    def _began(self, pid: str) -> float | None:
-        """Field 22 of proc_pid_stat(5), after the name in parentheses, which may hold anything."""
-        try:
-            stat = (self._proc / pid / "stat").read_text()
-            return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-        except (OSError, ValueError, IndexError):
-            return None
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []

@@ -126,7 +126,7 @@ class Watch:
         if (answer := engine.answers()) is not False:
             if now - self._told >= HOUR:
                 self._told = now
-                how = "answers" if answer else "is still starting"
+                how = "answers" if answer else "is not up yet"
                 self.say(f"the engine {how} after Xid {error.number}: left alone")
             self._settle()
             return False
