@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "say whether a preset's model fits a machine, and what would",
     "machine": "say what this machine has, and which presets it can serve",
     "model": "fetch and verify models",
+    "image": "fetch the engine's container image, and run services in it",
     "key": "make, list and remove API keys",
     "index": "say what of a workspace models know, and why not the rest",
     "kv": "say what of the engines' KV cache is kept in RAM and on disk",

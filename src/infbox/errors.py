@@ -6,6 +6,7 @@ The tree::
     ├── PresetError        a preset or one of its values cannot be used
     ├── StackError         a Pulumi stack's configuration cannot be used
     ├── ModelError         a model cannot be fetched, or what was fetched is not a model
+    ├── ImageError         the engine's container image cannot be had, or nothing can be run in it
     ├── KeyStoreError      the store of API keys cannot be read or changed
     ├── DriverError        a GPU's driver cannot be used, or must not be installed
     ├── StorageError       a disk cannot be used, or must not be formatted
@@ -43,6 +44,10 @@ class StackError(InfboxError):
 
 class ModelError(InfboxError):
     """A model cannot be fetched, or what was fetched is not a model."""
+
+
+class ImageError(InfboxError):
+    """The engine's container image cannot be had, or nothing can be run in it."""
 
 
 class KeyStoreError(InfboxError):

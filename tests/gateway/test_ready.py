@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from gateway_box import Box
 from scripted_engine import MODEL, Exchange, ScriptedEngine, until, well
 
-from infbox.commands.ready import wait_until
+from infbox.commands.ready import run, wait_until
 from infbox.errors import NotReadyError
 from infbox.gateway.settings import Settings
 
@@ -109,3 +110,18 @@ def test_while_it_waits_it_says_so_every_fifteen_seconds(capsys):
     with pytest.raises(NotReadyError, match=r"the engine is not ready after 6\d s: loading weights"):
         wait_until(fail, "the engine", 61, "look", clock=lambda: now, sleep=sleep)
     assert capsys.readouterr().out == "waiting for the engine: last error: loading weights\n" * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(ProcessLookupError, "ended before it was ready"), (PermissionError, "does not answer")]
+)
+def test_a_process_that_is_gone_ends_the_wait_and_one_of_another_user_does_not(
+    fault: type[OSError], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def kill(pid: int, signal: int) -> None:
+        raise fault
+
+    monkeypatch.setattr("infbox.commands.ready.os.kill", kill)
+    options = Namespace(service="engine", socket=str(tmp_path / "none"), timeout=0.1, pid=1, model=None)
+    with pytest.raises(NotReadyError, match=told):
+        run(options)

@@ -48,6 +48,8 @@ def _wait_for_service(options: argparse.Namespace) -> None:
     def check_alive() -> None:
         try:
             os.kill(options.pid, 0)
+        except PermissionError:
+            return  # it lives, as root: podman in front of an engine in a container
         except OSError:
             raise RefusedError(f"the process of {options.service} ended before it was ready") from None
 
