@@ -9,6 +9,8 @@ from collections.abc import Mapping, Set
 from ipaddress import ip_address
 from typing import Any
 
+from infbox.errors import ImageError
+from infbox.image.reference import Reference
 from infbox.planner import plan_values, role_defaults
 from infbox.preset import HIERARCHY, Hierarchy, check_required, load_hierarchy, roles_of
 from infbox.variables import Problem, Variables
@@ -63,7 +65,12 @@ def check_host(
     set_ = {*values, *unresolved, *defaulted}
     problems += check_required(variables, roles_of(variables.root, groups), set_, f"host `{host}`")
     merged = {**role_defaults(variables.root), **values}
-    return problems or [*check_machine(host, merged), *check_kept(merged), *check_fit(merged)]
+    return problems or [
+        *check_machine(host, merged),
+        *check_image(merged),
+        *check_kept(merged),
+        *check_fit(merged),
+    ]
 
 
 def check_membership(hierarchy: Hierarchy, host: str, groups: Set[str]) -> list[Problem]:
@@ -112,6 +119,17 @@ def _is_address(value: object) -> bool:
         return isinstance(value, str) and bool(ip_address(value))
     except ValueError:
         return False
+
+
+def check_image(values: Mapping[str, Any]) -> list[Problem]:
+    """An engine in a container needs an image, which is named by its digest; values with defaults."""
+    if values.get("vllm_runtime") != "container":
+        return []
+    try:
+        Reference.parse(str(values.get("vllm_image") or ""))
+    except ImageError as fault:
+        return [Problem(fault.message, fault.hint)]
+    return []
 
 
 def check_kept(values: Mapping[str, Any]) -> list[Problem]:
