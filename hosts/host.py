@@ -216,31 +216,32 @@ def exists(name: str) -> bool:
     return subprocess.run(["podman", "container", "exists", name]).returncode == 0
 
 
-def create(name: str, suite: str, shared: list[str], devices: Sequence[str]) -> None:
+def create(name: str, suite: str, volumes: Sequence[str], devices: Sequence[str]) -> None:
     """Make host `name`: a network of its own, and a container that starts as a machine does."""
     tag = image(suite)
     if subprocess.run(["podman", "network", "exists", name]).returncode:
         podman("network", "create", name)
-    volumes = [f"--volume={path}:{path}:ro" for path in shared] + [f"--device={path}" for path in devices]
+    given = [f"--volume={volume}" for volume in volumes] + [f"--device={path}" for path in devices]
     # /dev/shm as large as on a machine of its own; podman's 64 MB are too small for an engine.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     podman(
         "run", "--detach", f"--name={name}", f"--hostname={name}", f"--network={name}", *HOST_OPTIONS,
-        f"--shm-size={memory // 2}b", f"--volume={UV_CACHE}:/var/cache/infbox/uv", *volumes, "--pull=never", tag,
+        f"--shm-size={memory // 2}b", f"--volume={UV_CACHE}:/var/cache/infbox/uv", *given, "--pull=never", tag,
     )  # fmt: skip
 
 
-def up(name: str, suite: str, folder: Path, devices: Sequence[str] = ()) -> dict[str, object]:
+def up(name: str, suite: str, folder: Path, devices: Sequence[str] = (),
+       volumes: Sequence[str] = ()) -> dict[str, object]:  # fmt: skip
     """Start host `name` (made if it is not there), wait until it takes SSH logins, and return how to reach it.
 
-    A new one gets this machine's `devices`.
+    A new one gets this machine's `devices`, and `volumes` as podman writes them.
     """
     require_root()
     shared = local_package_folders()
     with one_at_a_time():
         prepare_machine()
         if not exists(name):
-            create(name, suite, shared, devices)
+            create(name, suite, [*(f"{path}:{path}:ro" for path in shared), *volumes], devices)
         elif not is_running(name):
             podman("start", name)
     key, known = folder / "id_ed25519", folder / "known_hosts"
@@ -291,9 +292,9 @@ def inventory_variables(facts: dict[str, object]) -> dict[str, object]:
     } | package_variables(facts)
 
 
-def write_inventory(path: Path, box: dict[str, object], group: str) -> Path:
-    """The inventory of one host, in its preset's group; JSON is YAML."""
-    variables = inventory_variables(box)
+def write_inventory(path: Path, box: dict[str, object], group: str, **given: object) -> Path:
+    """The inventory of one host, in its preset's group, with variables that are given; JSON is YAML."""
+    variables = inventory_variables(box) | given
     path.write_text(json.dumps({group: {"hosts": {box["name"]: variables}}}, indent=2) + "\n")
     return path
 
@@ -347,7 +348,7 @@ def clean() -> None:
         require_root()
         prepare_machine()
         podman("system", "reset", "--force", check=False)
-    for folder in (STATE, UV_CACHE, CACHE / "test-wheels"):
+    for folder in (STATE, UV_CACHE, CACHE / "images", CACHE / "test-wheels"):
         shutil.rmtree(folder, ignore_errors=True)
 
 

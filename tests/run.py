@@ -70,7 +70,7 @@ def aws() -> None:
 
 def faults() -> None:
     """What goes wrong on people's machines, on a host of its own."""
-    run("pytest", "tests/faults")
+    run("pytest", "tests/faults", "--durations=12")
 
 
 def storage() -> None:
@@ -89,8 +89,8 @@ def gpu() -> None:
 
 
 def box() -> None:
-    """Roles on a bare host: a whole box."""
-    run("molecule", "test", "--scenario-name", "default")
+    """Roles on a bare host: a whole box, its engine in a container; scenario `default` is what `make demo` makes."""
+    run("molecule", "test", "--scenario-name", "container")
 
 
 def demo() -> None:
