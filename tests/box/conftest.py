@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--box", help="the box's url, ca_file, api_key, model and ssh, as JSON (default: .demo/box.json)")
     parser.addoption("--seed", type=int, default=None, help="seed of the soak's random operations (default: random)")
     parser.addoption("--operations", type=int, default=400, help="operations of the long soak (default: %(default)s)")
-    parser.addoption("--kv-restarts", type=int, default=2, help="restarts under load with -m kv (default: %(default)s)")
+    parser.addoption("--kv-restarts", type=int, default=1, help="restarts under load with -m kv (default: %(default)s)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Restarts of daemon and engine at random moments under load: three with the other tests of KV, fifty in `make soak`.
+"""Restarts of daemon and engine at random moments under load: one with the other tests of KV, fifty in `make soak`.
 
 Clients ask prompts whose computed answers are known, and new ones. No answer may be another than the computed one, no
 request may hang, and what is kept has to be found again within 30 seconds of the restarted service being ready.
