@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("client")
+
 WORKSPACE = "/srv/workspace"
 QUESTION = "What is the launch password of the rocket?"
 MAKE = f"""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("client")
+
 SERVICES = ["firewall", "model", "watcher", "gateway", "caddy"]
 USERS = ["infbox-model", "infbox-vllm", "infbox-gateway", "infbox-caddy", "infbox-watcher"]
 PATHS = {
@@ -45,12 +47,6 @@ def answer(host: Any, path: str, key: str = "") -> tuple[int, str]:
     said = host.check_output(f"{command} https://localhost{path}")
     body, _, status = said.rpartition("\n")
     return int(status), body
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _a_client(host: Any) -> None:
-    """Have curl on the host; the box itself needs none."""
-    host.check_output("command -v curl || apt-get -qq install --no-install-recommends curl")
 
 
 @pytest.fixture

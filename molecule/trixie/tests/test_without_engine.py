@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("client")
+
 
 def test_a_right_key_is_told_that_the_engine_is_away(host: Any) -> None:
     command = "curl --silent --cacert /etc/infbox/ca.crt --write-out '\\n%{http_code}' https://localhost/v1/models"
