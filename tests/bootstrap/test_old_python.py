@@ -17,7 +17,7 @@ NAME = "infbox-old-python"
 BUILDS = "/root/builds"
 PINNED = "requirements/python-version"
 LIST = f"file://{BUILDS}/downloads.json"
-# All that has an interpreter but the engine, whose environment is made like the others, and takes minutes.
+# The environment that the modules run in, and what comes before it: the engine's is made like it, and takes minutes.
 TAGS = ["--tags", "base,infbox"]
 
 
