@@ -259,9 +259,16 @@ def up(name: str, suite: str, folder: Path, devices: Sequence[str] = (),
 
 def switch_on(name: str, address: str) -> None:
     """Start a host that has gone down, with the address that it had; a machine of its own does that by itself."""
+    # Its address is free once podman has cleaned up after it, which on a busy machine comes later than its end.
+    podman("container", "cleanup", name, check=False)
     podman("network", "disconnect", name, name)
     podman("network", "connect", f"--ip={address}", name, name)
-    podman("start", name)
+    for last_try in (*[False] * 20, True):
+        podman("start", name, check=last_try)
+        if is_running(name):
+            return
+        podman("container", "cleanup", name, check=False)
+        time.sleep(1)
 
 
 def is_running(name: str) -> bool:
