@@ -128,10 +128,18 @@ def test_an_engine_that_was_killed_is_started_again(host: Any) -> None:
 
 @pytest.fixture
 def play(pytestconfig: pytest.Config) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """site.yml on this host, the part that has to do with the engine, with these variables."""
+    """site.yml on this host, the part that has to do with engine and daemon, with these variables."""
     program = Path(sys.executable).with_name("ansible-playbook")
     inventory = pytestconfig.getoption("ansible_inventory")
-    words = [str(program), "--inventory", inventory, "site.yml", "--tags", "vllm", "--extra-vars"]
+    words = [
+        str(program),
+        "--inventory",
+        inventory,
+        "site.yml",
+        "--tags",
+        "container_toolkit,lmcache,vllm",
+        "--extra-vars",
+    ]
 
     def run(**variables: object) -> subprocess.CompletedProcess[str]:
         given = json.dumps(variables)
@@ -140,14 +148,14 @@ def play(pytestconfig: pytest.Config) -> Callable[..., subprocess.CompletedProce
     return run
 
 
-def test_an_image_without_a_digest_and_one_of_another_are_refused_and_the_engine_goes_on(
-    host: Any, play: Callable[..., Any]
-) -> None:
+def test_another_run_changes_nothing(play: Callable[..., Any]) -> None:
+    done = play()
+    assert done.returncode == 0
+    assert "changed=0 " in done.stdout
+
+
+def test_an_image_of_another_digest_is_refused_and_the_engine_goes_on(host: Any, play: Callable[..., Any]) -> None:
     before = processes(host)
-    done = play(vllm_image="localhost/infbox-engine:latest")
-    assert done.returncode != 0
-    assert "which has no digest" in done.stdout
-    assert "skopeo inspect" in done.stdout
     done = play(vllm_image=f"localhost/infbox-engine@sha256:{'0' * 64}")
     assert done.returncode != 0
     assert "and `vllm_image` is sha256:0000" in done.stdout
@@ -166,7 +174,45 @@ def test_an_image_that_does_not_work_is_taken_back_for_the_last_that_did(host: A
     assert host.check_output("cat /var/lib/infbox/image/current") == good
     assert answers(host)
     host.check_output(f"podman image rm {digest}")
-    assert play().returncode == 0
+
+
+@pytest.fixture
+def registry(host: Any) -> Iterator[str]:
+    """What an image is pulled from, not started yet; the image that it has."""
+    host.check_output("printf 'FROM scratch\\nLABEL is=small\\n' | podman build --quiet --file - /tmp >/tmp/id")
+    host.check_output("podman save --format oci-dir --output /tmp/oci $(cat /tmp/id)")
+    host.check_output("podman image rm $(cat /tmp/id)")
+    program = (PROJECT / "molecule/container/files/registry.py").read_text()
+    host.check_output(f"cat >/tmp/registry.py <<'END'\n{program}\nEND")
+    conf = "/etc/containers/registries.conf.d/test.conf"
+    host.check_output(f"printf '[[registry]]\\nlocation = \"localhost:5000\"\\ninsecure = true\\n' >{conf}")
+    (manifest,) = json.loads(host.check_output("cat /tmp/oci/index.json"))["manifests"]
+    yield f"localhost:5000/small@{manifest['digest']}"
+    host.run(f"systemctl stop test-registry; rm -rf /tmp/oci {conf}")
+    host.check_output("systemctl restart infbox-image")
+
+
+def fetch(host: Any, image: str) -> Any:
+    return host.run(f"IMAGE_REFERENCE={image} infbox image fetch")
+
+
+def test_an_image_is_pulled_by_its_digest_and_asked_for_again_while_its_registry_is_away(
+    host: Any, registry: str
+) -> None:
+    good = host.check_output("cat /var/lib/infbox/image/current")
+    serve = "systemd-run --quiet --unit test-registry --on-active={} /usr/bin/python3 /tmp/registry.py /tmp/oci"
+    host.check_output(serve.format("4s"))
+    done = fetch(host, registry)
+    assert done.rc == 0, done.stderr
+    assert "connection refused; again in 5 s" in done.stdout
+    assert f"services run in {registry} from their next start" in done.stdout
+    wrong = fetch(host, f"localhost:5000/small@sha256:{'0' * 64}")
+    assert wrong.rc == 1
+    assert "manifest unknown" in wrong.stderr
+    assert "again in" not in wrong.stdout
+    host.check_output("systemctl restart infbox-image")
+    assert host.check_output("cat /var/lib/infbox/image/current") == good
+    host.check_output(f"podman image rm {registry}")
 
 
 def test_a_stop_is_clean_and_leaves_nothing(host: Any) -> None:
@@ -175,5 +221,3 @@ def test_a_stop_is_clean_and_leaves_nothing(host: Any) -> None:
     assert host.run("pgrep --uid infbox-vllm").stdout == ""
     assert host.check_output("podman ps --all --quiet") == ""
     assert host.run("grep -c 'containers/storage/overlay/' /proc/mounts").stdout.strip() == "0"
-    host.check_output(f"systemctl start {' '.join(UNITS)}")
-    assert answers(host)
