@@ -61,16 +61,15 @@ def xid(box: FaultyBox, number: int, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def watched(box: FaultyBox) -> Iterator[FaultyBox]:
-    """The host with what the watch needs, and the stand-in."""
-    assert changed(box.play(tags="base,infbox")) >= 0
-    assert changed(box.play(**WANTED)) > 0
-    write(box, "/opt/infbox/failing.py", ENGINE)
-    write(box, "/etc/systemd/system/infbox-vllm.service", UNIT)
-    box.run("systemctl daemon-reload && systemctl start infbox-vllm")
-    yield box
-    box.run("systemctl stop infbox-vllm; rm -f /opt/infbox/failing.py /etc/systemd/system/infbox-vllm.service")
-    box.run("systemctl daemon-reload")
+def watched(converged: FaultyBox) -> Iterator[FaultyBox]:
+    """The host with the watch, and the stand-in."""
+    assert changed(converged.play(**WANTED)) > 0
+    write(converged, "/opt/infbox/failing.py", ENGINE)
+    write(converged, "/etc/systemd/system/infbox-vllm.service", UNIT)
+    converged.run("systemctl daemon-reload && systemctl start infbox-vllm")
+    yield converged
+    converged.run("systemctl stop infbox-vllm; rm -f /opt/infbox/failing.py /etc/systemd/system/infbox-vllm.service")
+    converged.run("systemctl daemon-reload")
 
 
 def test_it_is_there_where_gpus_are_and_changes_nothing_twice(watched: FaultyBox) -> None:
