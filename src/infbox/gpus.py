@@ -22,6 +22,9 @@ WARNING = "WARNING:"
 # PCI Express' extended capabilities: where the list begins, Access Control Services, and the bits of its control that
 # send what one device writes to another up to the processor (P2P request and completion redirect).
 EXTENDED, ACS, REDIRECTS = 0x100, 0x000D, 0x000C
+# What nvidia-smi has of each pair of GPUs: the way between them, and whether one may read the other's memory.
+PEERS = {"path": ("topo", "-m"), "access": ("topo", "-p2p", "r")}
+UNDERLINED = re.compile(r"\x1b\[\d*m")
 Facts = Dict[str, Any]  # noqa: UP006
 
 
@@ -32,8 +35,8 @@ def machine_facts(
     there is none).
 
     A GPU has its address and its device id on PCI, the kernel driver that has it (empty: none), and what lies between
-    it and others; where NVIDIA's driver answers, also its name, memory in MiB, compute capability, the driver's version
-    and `health`.
+    it and others; where NVIDIA's driver answers, also its name, memory in MiB, compute capability, the driver's
+    version, `health`, and of other GPUs, by their addresses, `peers`.
     """
     gpus: List[Facts] = []  # noqa: UP006
     switches = 0
@@ -56,6 +59,8 @@ def machine_facts(
             gpu.update(told.get(short, {}))
             if short in health:
                 gpu["health"] = health[short]
+        if len(told) > 1:
+            _add_peers({short_address(gpu["address"]): gpu for gpu in gpus}, list(told), nvidia_smi)
         fault = fault or unhealthy
     total = re.search(r"^MemTotal:\s+(\d+) kB$", _read(meminfo), re.MULTILINE)
     return {
@@ -187,6 +192,29 @@ def _ask_driver(nvidia_smi: str) -> "tuple[Dict[str, Facts], str]":  # noqa: UP0
             return {}, f"nvidia-smi says what is not understood: {line[:200]}"
         told[row.pop("address")] = row
     return told, fault
+
+
+def _add_peers(gpus: Dict[str, Facts], told: List[str], nvidia_smi: str) -> None:  # noqa: UP006
+    """Of each GPU and each other one their `path`, as NV4 (that many NVLinks) or PHB (PCIe, by the processor), and
+    their `access`, OK or why there is none, in nvidia-smi's abbreviations, as far as it says it; `told` in its order.
+    """
+    for name, words in PEERS.items():
+        said, _ = _answer([nvidia_smi, *words])
+        for row, cells in enumerate(_matrix(said, len(told))):
+            for column, cell in enumerate(cells):
+                if row != column and told[row] in gpus and told[column] in gpus:
+                    peers = gpus[told[row]].setdefault("peers", {})
+                    peers.setdefault(gpus[told[column]]["address"], {})[name] = cell
+
+
+def _matrix(said: str, count: int) -> List[List[str]]:  # noqa: UP006
+    """The table of all GPUs, without the network cards and what stands behind them; empty where there is none."""
+    rows: List[List[str]] = []  # noqa: UP006
+    for line in UNDERLINED.sub("", said).splitlines():
+        name, *cells = line.split() or [""]
+        if name == f"GPU{len(rows)}" and len(rows) < len(cells) and cells[len(rows)] == "X":
+            rows.append(cells[:count])
+    return rows if len(rows) == count else []
 
 
 def ask_health(nvidia_smi: str = "nvidia-smi") -> "tuple[Dict[str, Facts], str]":  # noqa: UP006

@@ -1,12 +1,12 @@
 """Whether a machine is one for its preset: the GPUs and the RAM that it has, through the planner, and their health."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infbox.catalogue.gpus import Gpus, gpus_by_pci, parse_gpus
+from infbox.catalogue.gpus import Gpu, Gpus, gpus_by_pci, parse_gpus
 from infbox.errors import InfboxError
 from infbox.gpus import SHARED_MEMORY, gpu_faults
 from infbox.planner import plan_values, role_defaults
@@ -21,6 +21,9 @@ MEMORY_TOLERANCE = 0.1
 CONTEXT_STEP = 1024
 # So many presets that would fit are named.
 TOLD = 3
+# Why one GPU may not read another's memory, as nvidia-smi abbreviates it (`nvidia-smi topo -p2p r`).
+NO_ACCESS = {"CNS": "the chipset does not support it", "GNS": "the GPU does not support it", "NS": "not supported",
+             "TNS": "the topology does not support it", "DR": "disabled in the driver's settings"}  # fmt: skip
 # Workers of one engine talk to each other in shared memory: 1 GiB is what NCCL's documentation has containers given.
 SHARED_MEMORY_GIB = 1.0
 
@@ -46,6 +49,8 @@ def describe(facts: Mapping[str, Any]) -> str:
     words = [str(gpus) for gpus in found_gpus(facts)]
     words += [f"{count} x an NVIDIA GPU that is not known here (10de:{device})" for device, count in
               Counter(unknown).items()]  # fmt: skip
+    if ways := {how["path"][:2] for gpu in facts["gpus"] for how in gpu.get("peers", {}).values() if "path" in how}:
+        words.append("NVLink between all" if ways == {"NV"} else "NVLink between some" if "NV" in ways else "no NVLink")
     drivers = {gpu.get("driver_version") or gpu["driver"] for gpu in facts["gpus"]}
     if words:
         words.append(f"driver {', '.join(sorted(drivers - {''}))}" if drivers - {""} else "no driver")
@@ -143,7 +148,8 @@ def _between_gpus(facts: Mapping[str, Any], found: tuple[Gpus, ...]) -> Iterator
             f"{SHARED_MEMORY} has {shared:.2f} GiB, and engines of several GPUs want {SHARED_MEMORY_GIB:g} or more: "
             f"`mount -o remount,size=50% {SHARED_MEMORY}`, and the same in /etc/fstab"
         )
-    if all(each.gpu.link.startswith("NVLink ") and each.gpu.link != "NVLink bridge" for each in found):
+    yield from _peers(facts)
+    if all(_has_nvlink(each.gpu) for each in found):
         return
     on = [gpu["address"] for gpu in facts["gpus"] if gpu.get("iommu", "").startswith("DMA")]
     through = sorted({bridge for gpu in facts["gpus"] for bridge in gpu.get("redirected_by", ())})
@@ -157,6 +163,37 @@ def _between_gpus(facts: Mapping[str, Any], found: tuple[Gpus, ...]) -> Iterator
             f"PCIe bridges ({', '.join(through)}) send what GPUs write to each other by way of the processor, which is "
             "slower: unless virtual machines need it, turn ACS off in the firmware"
         )
+
+
+def _has_nvlink(gpu: Gpu | None) -> bool:
+    return bool(gpu) and gpu.link.startswith("NVLink ") and gpu.link != "NVLink bridge"
+
+
+def _peers(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What the driver says of pairs of GPUs that is not as it should be."""
+    linked = {gpu["address"] for gpu in facts["gpus"] if _has_nvlink(gpus_by_pci().get(gpu["device"]))}
+    pairs = [(gpu["address"], other, how) for gpu in facts["gpus"] for other, how in gpu.get("peers", {}).items()
+             if gpu["address"] < other]  # fmt: skip
+    closed = [(one, other, how["access"]) for one, other, how in pairs if how.get("access") in NO_ACCESS]
+    if closed:
+        why = ", ".join(f"{code}: {NO_ACCESS[code]}" for code in sorted({code for *_, code in closed}))
+        yield (
+            f"{_named(closed, len(pairs))} may not read each other's memory ({why}): what they exchange goes by way of "
+            "RAM, which makes an answer that several of them compute together slower"
+        )
+    apart = [(one, other, how["path"]) for one, other, how in pairs
+             if {one, other} <= linked and how.get("path", "NV")[:2] != "NV"]  # fmt: skip
+    if apart:
+        paths = ", ".join(sorted({path for *_, path in apart}))
+        yield (
+            f"{_named(apart, len(pairs))} have NVLink, and do not use it ({paths}): `nvidia-smi nvlink --status` and "
+            "`systemctl status nvidia-fabricmanager` say why"
+        )
+
+
+def _named(pairs: Sequence[tuple[str, str, str]], of: int) -> str:
+    one, other, _ = pairs[0]
+    return f"the GPUs at {one} and {other}" + (f" and {len(pairs) - 1} more of {of} pairs" if len(pairs) > 1 else "")
 
 
 def _there(values: Mapping[str, Any], found: tuple[Gpus, ...]) -> Gpus | None:
