@@ -4,10 +4,12 @@
     driver.py publish VERSION [--without PACKAGE] [--silent N]    into the repository; nvidia-smi is silent about N GPUs
     driver.py alien VERSION                                       as NVIDIA's installer puts it there: no packages
     driver.py gone                                                what `alien` put there, taken away
-    driver.py fingerprint                                         of the key that signs the repository
+    driver.py toolkit VERSION                                     NVIDIA's container toolkit, into its repository
+    driver.py fingerprint                                         of the key that signs both
 
 Real are: apt, dpkg, depmod, modinfo, the signature, systemd's units. A module is an ELF file that holds its version
-and no code. The Fabric Manager starts with the driver's very version alone, as the real one does.
+and no code. The Fabric Manager starts with the driver's very version alone, as the real one does. The toolkit describes
+the loaded driver, at boot and when the list of modules changes, and no device.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from pathlib import Path
 
 REPOSITORY = Path("/srv/stand-in/debian12/x86_64")
 KEY = REPOSITORY / "3bf863cc.pub"
+TOOLKIT = Path("/srv/stand-in/toolkit")
 KERNEL = os.uname().release
 MODULE_PATH = f"lib/modules/{KERNEL}/{{}}/nvidia.ko"
 # {version}: the package's; {silent}: GPUs it says nothing of.
@@ -47,6 +50,16 @@ exec sleep infinity
 """
 UNIT = "[Unit]\nDescription={name}\n[Service]\nExecStart=/usr/bin/{name}\n{install}"
 INSTALL = "[Install]\nWantedBy=multi-user.target\n"
+NVIDIA_CTK = """\
+#!/bin/sh
+[ "$1" = --version ] && exec echo "NVIDIA Container Toolkit CLI version {version}"
+mkdir -p /var/run/cdi
+echo "kind: nvidia.com/gpu # of driver $(cat /sys/module/nvidia/version)" >/var/run/cdi/nvidia.yaml
+"""
+REFRESH = {
+    "service": f"[Unit]\nDescription=r\n[Service]\nType=oneshot\nExecStart=/usr/bin/nvidia-ctk cdi generate\n{INSTALL}",
+    "path": f"[Unit]\nDescription=r\n[Path]\nPathChanged=/lib/modules/{KERNEL}/modules.dep\n" + INSTALL,
+}
 BUILT = f"#!/bin/sh\nset -e\ndepmod -a {KERNEL} 2>/dev/null\n"
 
 
@@ -97,37 +110,37 @@ def packages(version: str, silent: int) -> dict[str, tuple[str, dict[str, str | 
     }
 
 
-def build(name: str, version: str, depends: str, files: dict[str, str | bytes]) -> None:
+def build(name: str, version: str, depends: str, files: dict[str, str | bytes], folder: Path = REPOSITORY) -> None:
     """One package, into the repository."""
     control = {"Package": name, "Version": version, "Architecture": "amd64", "Maintainer": "stand-in <x@localhost>"}
     control |= {"Depends": depends} if depends else {}
     text = "".join(f"{key}: {value}\n" for key, value in (control | {"Description": "stand-in"}).items())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as tree:
         for path, content in {"DEBIAN/control": text, **files}.items():
-            file = Path(folder, path)
+            file = Path(tree, path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content if isinstance(content, bytes) else content.encode())
             file.chmod(0o755 if file.parent.name == "bin" or file.name in ("postinst", "postrm") else 0o644)
-        Path(folder).chmod(0o755)
-        run("dpkg-deb", "--root-owner-group", "-Znone", "--build", folder, str(REPOSITORY / f"{name}_{version}.deb"))
+        Path(tree).chmod(0o755)
+        run("dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, str(folder / f"{name}_{version}.deb"))
 
 
-def sign() -> None:
-    """Index the packages, and sign the index."""
+def sign(folder: Path = REPOSITORY, key: Path = KEY) -> None:
+    """Index the packages, and sign the index; the key is made with the first."""
     if not KEY.exists():
         run("gpg", "--batch", "--passphrase", "", "--quick-gen-key", "stand-in", "rsa3072", "sign", "never")
-        KEY.write_text(run("gpg", "--batch", "--armor", "--export", "stand-in") + "\n")
+    key.write_text(run("gpg", "--batch", "--armor", "--export", "stand-in") + "\n")
     stanzas: list[str] = []
-    for path in sorted(REPOSITORY.glob("*.deb")):
+    for path in sorted(folder.glob("*.deb")):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         fields = run("dpkg-deb", "--field", str(path))
         stanzas.append(f"{fields}\nFilename: ./{path.name}\nSize: {path.stat().st_size}\nSHA256: {digest}\n")
     index = "\n".join(stanzas)
-    (REPOSITORY / "Packages").write_text(index)
+    (folder / "Packages").write_text(index)
     digest = hashlib.sha256(index.encode()).hexdigest()
     release = f"Origin: NVIDIA\nLabel: stand-in\nDate: {email.utils.formatdate(usegmt=True)}\nArchitectures: amd64\n"
     release += f"SHA256:\n {digest} {len(index.encode())} Packages\n"
-    (REPOSITORY / "InRelease").write_text(run("gpg", "--batch", "--clearsign", text_in=release) + "\n")
+    (folder / "InRelease").write_text(run("gpg", "--batch", "--clearsign", text_in=release) + "\n")
 
 
 def publish(version: str, without: str, silent: int) -> None:
@@ -138,6 +151,16 @@ def publish(version: str, without: str, silent: int) -> None:
             build(name, f"{version}-1", depends, files)
     build(f"linux-headers-{KERNEL}", "1", "", {})
     sign()
+
+
+def toolkit(version: str) -> None:
+    """The container toolkit, into its repository."""
+    folder = TOOLKIT / "stable/deb/amd64"
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str | bytes] = {"usr/bin/nvidia-ctk": NVIDIA_CTK.format(version=version)}
+    files |= {f"lib/systemd/system/nvidia-cdi-refresh.{kind}": text for kind, text in REFRESH.items()}
+    build("nvidia-container-toolkit-base", f"{version}-1", "", files, folder)
+    sign(folder, TOOLKIT / "gpgkey")
 
 
 def alien(version: str) -> None:
@@ -170,7 +193,8 @@ def main() -> None:
     command.add_argument("version")
     command.add_argument("--without", default="")
     command.add_argument("--silent", type=int, default=0)
-    commands.add_parser("alien").add_argument("version")
+    for name in ("alien", "toolkit"):
+        commands.add_parser(name).add_argument("version")
     commands.add_parser("gone")
     commands.add_parser("fingerprint")
     options = parser.parse_args()
@@ -178,6 +202,8 @@ def main() -> None:
         publish(options.version, options.without, options.silent)
     elif options.command == "alien":
         alien(options.version)
+    elif options.command == "toolkit":
+        toolkit(options.version)
     elif options.command == "gone":
         gone()
     else:

@@ -24,11 +24,11 @@ STAND_IN = "/usr/local/lib/stand-in"
 PACKAGES = ("nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced", "nvidia-fabricmanager", "libcuda1")
 
 
-def play(*options: str, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Run the role, the way molecule converges it; variables have their types."""
+def play(*options: str, tags: str = "nvidia_driver", **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run a role, the way molecule converges it; variables have their types."""
     extra = ["--extra-vars", json.dumps(variables)] if variables else []
-    command = ["ansible-playbook", "-i", str(INVENTORY), "--tags", "nvidia_driver", *extra, *options]
-    environment = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    command = ["ansible-playbook", "-i", str(INVENTORY), "--tags", tags, *extra, *options]
+    environment = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     done = subprocess.run(
         [*command, str(ROOT / "molecule/gpu/converge.yml")],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500,
