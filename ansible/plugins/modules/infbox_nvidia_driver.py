@@ -41,6 +41,8 @@ SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d
 NOUVEAU_OFF = Path("/etc/modprobe.d/infbox-nouveau.conf")
 STEPS = ["look", "index", "record", "initramfs", "load"]
 MODULES = ["nvidia", "nvidia-uvm"]
+# What the first of them is called on disk: by NVIDIA's packages, and by Debian's own.
+ON_DISK = ["nvidia", "nvidia-current"]
 
 
 def text_of(path: Path) -> str:
@@ -119,7 +121,7 @@ def facts(module: AnsibleModule) -> dict:
         "kernel": kernel,
         "headers": Path(f"/lib/modules/{kernel}/build").exists(),
         "loaded": text_of(LOADED),
-        "on_disk": said(module, "modinfo", "--field", "version", "nvidia"),
+        "on_disk": next(filter(None, (said(module, "modinfo", "--field", "version", name) for name in ON_DISK)), ""),
         "smi": module.get_bin_path("nvidia-smi") or "",
         "installed": installed_packages(module),
         "services": {name: said(module, "systemctl", "is-active", name) for name in module.params["services"]},
