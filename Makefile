@@ -48,7 +48,7 @@ start-box: setup ## start it again, also after it stopped itself
 down: setup ## delete that box, all but a protected data volume
 	@.venv/bin/python hosts/stack.py down --stack $(STACK) $(if $(YES),--yes)
 
-test: ## everything that has to hold, from linters to real boxes; about 55 minutes on two cores, downloads apart
+test: ## everything that has to hold, from linters to real boxes; just under an hour on two cores, downloads apart
 	@$(PYTHON) tests/run.py
 
 lint: setup ## the linters and the type checker alone
