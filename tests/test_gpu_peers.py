@@ -1,7 +1,7 @@
 """What the driver says of pairs of GPUs; no machine here has two.
 
-nvidia-smi is a program that prints what the real one does: tables that others published, of two RTX 5090 (driver 580),
-of a DGX A100 with its network cards, and underlined headings as of a terminal.
+nvidia-smi is a program that prints what the real one does: tables that others published, of two RTX 5090, and of a DGX
+A100 with network cards; the latter cut down, with one pair changed to SYS and its heading underlined.
 """
 
 from pathlib import Path
@@ -113,6 +113,18 @@ def test_memory_that_others_may_not_read_is_told_with_what_it_costs() -> None:
 
 def test_nvlink_that_is_there_and_not_used_is_told() -> None:
     told = notes(*["2330"] * 8, preset="prod480", path="SYS", access="OK")
-    assert "and 27 more of 28 pairs have NVLink, and do not use it (SYS): `nvidia-smi nvlink --status`" in told
+    assert told.startswith("NVLink, which the GPUs at 0000:00:00.0, 0000:01:00.0, ")
+    assert "joins them to no other: `nvidia-smi nvlink --status`" in told
     assert notes(*["2330"] * 8, preset="prod480", path="NV18", access="OK") == ""
     assert notes("2230", "2230", preset="a6000x2", path="NODE", access="OK") == ""
+
+
+def test_links_to_some_of_the_others_are_enough() -> None:
+    facts = of(*["2330"] * 8, ram=2000.0, driver="nvidia")
+    addresses = [gpu["address"] for gpu in facts["gpus"]]
+    for number, gpu in enumerate(facts["gpus"]):
+        ways = {address: "NV1" if number ^ at in (1, 2, 3, 4) else "SYS" for at, address in enumerate(addresses)}
+        gpu["peers"] = {address: {"path": way} for address, way in ways.items() if address != gpu["address"]}
+    assert judged("prod480", facts)[1] == ""
+    facts["gpus"][5]["peers"] = {address: {"path": "SYS"} for address in facts["gpus"][5]["peers"]}
+    assert judged("prod480", facts)[1].startswith("NVLink, which the GPUs at 0000:05:00.0 have, joins")

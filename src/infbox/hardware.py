@@ -181,13 +181,14 @@ def _peers(facts: Mapping[str, Any]) -> Iterator[str]:
             f"{_named(closed, len(pairs))} may not read each other's memory ({why}): what they exchange goes by way of "
             "RAM, which makes an answer that several of them compute together slower"
         )
-    apart = [(one, other, how["path"]) for one, other, how in pairs
-             if {one, other} <= linked and how.get("path", "NV")[:2] != "NV"]  # fmt: skip
+    # Not each pair has to have links of its own: the eight V100 of a machine have them to four others each.
+    paths = {gpu["address"]: {how.get("path", "") for other, how in gpu.get("peers", {}).items() if other in linked}
+             for gpu in facts["gpus"] if gpu["address"] in linked}  # fmt: skip
+    apart = [address for address, ways in paths.items() if ways - {""} and not any(way[:2] == "NV" for way in ways)]
     if apart:
-        paths = ", ".join(sorted({path for *_, path in apart}))
         yield (
-            f"{_named(apart, len(pairs))} have NVLink, and do not use it ({paths}): `nvidia-smi nvlink --status` and "
-            "`systemctl status nvidia-fabricmanager` say why"
+            f"NVLink, which the GPUs at {', '.join(apart)} have, joins them to no other: `nvidia-smi nvlink --status` "
+            "and `systemctl status nvidia-fabricmanager` say why"
         )
 
 
